@@ -1,0 +1,198 @@
+"""Walks a layer block by block: choose a mask, then let the update move what is left."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .composition import Method
+from .errors import PruningError
+from .factorization import InverseFactor
+from .memory import row_segments
+from .patterns import SemiStructured, Structured, Unstructured, ceil_count, floor_count
+from .selection import choose_smallest, smallest_columns, smallest_per_group, smallest_per_row
+from .updates import joint_column_update, joint_update, sequential_update
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What pruning the rows of one layer takes besides the rows themselves.
+
+    Attributes:
+        method: metric × scope × update.
+        rows: c, rows of the whole layer; counts are shares of it even if outlier rows stay out.
+        scale: (b,) column scales of the metric.
+        factor: inverse factor of the damped Gram matrix, where the method needs it.
+        G: (b, b) Gram matrix, where the method needs it.
+        block_size: B.
+        damping: λ to begin with.
+        memory_budget: bytes that temporaries may take.
+    """
+
+    method: Method
+    rows: int
+    scale: Tensor
+    factor: InverseFactor | None
+    G: Tensor | None
+    block_size: int
+    damping: float
+    memory_budget: int
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """First and one past the last column of every block; the last may be ragged."""
+        b = len(self.scale)
+        for i1 in range(0, b, self.block_size):
+            yield i1, min(b, i1 + self.block_size)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Outcome of pruning rows in place."""
+
+    mask: Tensor  # (rows, b) bool, True where removed
+    damping: float | None
+    rows_solved_directly: int = 0
+
+
+class Chooser(Protocol):
+    """Gives the mask of columns i1:i2 when the walk reaches them."""
+
+    def __call__(self, W: Tensor, i1: int, i2: int) -> Tensor: ...
+
+
+def prune_unstructured(W: Tensor, pattern: Unstructured, layer: Layer) -> Pruned:
+    """Remove the smallest entries over the method's scope; W (rows, b) is changed in place."""
+    return _walk(W, layer, _unstructured_chooser(W, pattern.p, layer))
+
+
+def prune_semi_structured(W: Tensor, pattern: SemiStructured, layer: Layer) -> Pruned:
+    """Keep n of every m consecutive weights of a row; W (rows, b) is changed in place."""
+    removed, m = pattern.m - pattern.n, pattern.m
+
+    def choose(W: Tensor, i1: int, i2: int) -> Tensor:
+        mask = torch.empty(W.shape[0], i2 - i1, dtype=torch.bool, device=W.device)
+        for rows in row_segments(len(W), 4 * (i2 - i1) * W.element_size(), layer.memory_budget):
+            scores = W[rows, i1:i2].abs() * layer.scale[i1:i2]
+            mask[rows] = smallest_per_group(scores, removed, m)
+        return mask
+
+    if layer.method.update != "sequential":
+        return _walk(W, layer, choose)
+
+    def choose_group(Wt: Tensor, j1: int, j2: int) -> Tensor:
+        return smallest_per_group(Wt.T.abs() * layer.scale[j1:j2], removed, m).T
+
+    assert layer.factor is not None
+    masks = [
+        sequential_update(W, layer.factor, i1, i2, None, choose_group, group=m)
+        for i1, i2 in layer.blocks()
+    ]
+    return Pruned(torch.cat(masks, dim=1), layer.factor.damping)
+
+
+def prune_structured(W: Tensor, pattern: Structured, layer: Layer) -> Pruned:
+    """Remove whole columns; W (rows, b) is changed in place.
+
+    Without an update a column's loss is the mean of its scores, as the baselines have it; with one
+    it is the sum of their squares, the loss of removing the column (paper, section 5).
+
+    Raises:
+        PruningError: if the outlier rows leave fewer columns than the sparsity asks for.
+    """
+    b = W.shape[1]
+    s = ceil_count(pattern.p * layer.rows * b / len(W))
+    if s > b:
+        raise PruningError(
+            f"pattern {pattern} with {layer.rows - len(W)} of {layer.rows} rows kept dense would "
+            f"remove {s} of {b} columns; lower the sparsity or the outlier fraction"
+        )
+    removed = torch.zeros(b, dtype=torch.bool, device=W.device)
+    damping = None
+    if layer.method.update == "sequential":
+        assert layer.factor is not None
+        damping = layer.factor.damping
+        for i1, i2 in layer.blocks():
+            quota = floor_count(s * i2 / b) - floor_count(s * i1 / b)
+            losses = (W[:, i1:i2] * layer.scale[i1:i2]).square().sum(0)
+            removed[i1:i2] = smallest_columns(losses, quota)
+            mask = removed[i1:i2].expand(len(W), -1)
+            sequential_update(W, layer.factor, i1, i2, mask)
+    elif layer.method.update == "joint":
+        assert layer.G is not None
+        removed = smallest_columns(_column_sums(W, 2, layer.memory_budget) * layer.scale**2, s)
+        damping = joint_column_update(W, layer.G, layer.damping, removed, layer.memory_budget)
+    else:
+        removed = smallest_columns(_column_sums(W, 1, layer.memory_budget) * layer.scale, s)
+        W[:, removed] = 0
+    return Pruned(removed.expand(len(W), -1), damping)
+
+
+def _walk(W: Tensor, layer: Layer, choose: Chooser) -> Pruned:
+    masks, direct = [], 0
+    for i1, i2 in layer.blocks():
+        mask = choose(W, i1, i2)
+        if layer.method.update == "none":
+            W[:, i1:i2].masked_fill_(mask, 0)
+        else:
+            assert layer.factor is not None
+            if layer.method.update == "sequential":
+                sequential_update(W, layer.factor, i1, i2, mask)
+            else:
+                direct += joint_update(W, layer.factor, i1, i2, mask, layer.memory_budget)
+        masks.append(mask)
+    damping = layer.factor.damping if layer.factor else None
+    return Pruned(torch.cat(masks, dim=1), damping, direct)
+
+
+def _unstructured_chooser(W: Tensor, p: float, layer: Layer) -> Chooser:
+    scope, c, b = layer.method.scope, layer.rows, W.shape[1]
+    if floor_count(p * c * b) > W.numel():
+        raise PruningError(
+            f"sparsity {p:g} with {c - len(W)} of {c} rows kept dense leaves nothing of the other "
+            "rows; lower the sparsity or the outlier fraction"
+        )
+    if scope == "row":
+        return _fixed(_row_mask(W, floor_count(p * c * b / len(W)), layer))
+    if scope == "layer":
+        choice = choose_smallest(W, layer.scale, floor_count(p * c * b))
+        return _fixed(choice.mask(W, layer.scale))
+    if scope == "block":
+
+        def choose_in_block(W: Tensor, i1: int, i2: int) -> Tensor:
+            block, scale = W[:, i1:i2], layer.scale[i1:i2]
+            return choose_smallest(block, scale, floor_count(p * c * (i2 - i1))).mask(block, scale)
+
+        return choose_in_block
+
+    r = floor_count(p * c * b)
+
+    def choose_in_residual(W: Tensor, i1: int, i2: int) -> Tensor:
+        # The r smallest of all columns from i1 on; beyond this block the choice is thrown away.
+        nonlocal r
+        choice = choose_smallest(W[:, i1:], layer.scale[i1:], r)
+        mask = choice.mask(W[:, i1:i2], layer.scale[i1:i2])
+        r -= int(mask.sum())
+        return mask
+
+    return choose_in_residual
+
+
+def _fixed(mask: Tensor) -> Chooser:
+    return lambda W, i1, i2: mask[:, i1:i2]
+
+
+def _row_mask(W: Tensor, k: int, layer: Layer) -> Tensor:
+    mask = torch.empty(W.shape, dtype=torch.bool, device=W.device)
+    for rows in row_segments(len(W), 8 * W.shape[1] * W.element_size(), layer.memory_budget):
+        mask[rows] = smallest_per_row(W[rows].abs() * layer.scale, k)
+    return mask
+
+
+def _column_sums(W: Tensor, power: int, memory_budget: int) -> Tensor:
+    """Σ_i |W_ij|^power, (b,)."""
+    sums = W.new_zeros(W.shape[1])
+    for rows in row_segments(len(W), W.shape[1] * W.element_size(), memory_budget):
+        sums += W[rows].abs().pow(power).sum(0)
+    return sums

@@ -1,0 +1,258 @@
+"""Pruning of one layer: `prune_weight`."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .composition import Method, compose
+from .errors import PruningError
+from .factorization import InverseFactor
+from .masking import Layer, Pruned, prune_semi_structured, prune_structured, prune_unstructured
+from .memory import default_memory_budget
+from .patterns import Pattern, SemiStructured, Structured, ceil_count, parse_pattern
+from .precision import exact_matmul
+from .quadratic_form import row_energies
+from .refinement import refine
+from .statistics import InputStatistics
+
+DEFAULT_BLOCK_SIZE = 128
+DEFAULT_BLOCK_SIZE_SEMI_STRUCTURED = 512
+OUTLIER_SCORES = ("exact", "separable")
+
+
+@dataclass(frozen=True)
+class PruningResult:
+    """A pruned layer.
+
+    Attributes:
+        weight: (c, b) pruned weight, in the dtype of the input.
+        mask: (c, b) bool, True where a weight was removed.
+        sparsity: share of exact zeros in `weight`.
+        relative_error: ‖(W − Ŵ) X‖² / ‖W X‖²; None without a Gram matrix.
+        damping: λ that the factorisation took; None if the method has none.
+        details: counts worth recording: outlier rows, rows solved directly.
+    """
+
+    weight: Tensor
+    mask: Tensor
+    sparsity: float
+    relative_error: float | None
+    damping: float | None
+    details: dict[str, int]
+
+
+def required_statistics(
+    method: Method, outlier_fraction: float = 0.0, refine_steps: int = 0
+) -> str:
+    """The calibration statistics that pruning needs: `none`, `diagonal` or `gram`."""
+    if method.needs_factor or refine_steps:
+        return "gram"
+    return "diagonal" if method.metric == "wanda" or outlier_fraction else "none"
+
+
+@torch.no_grad()
+def prune_weight(
+    weight: Tensor,
+    statistics: InputStatistics | None,
+    method: str = "thanos",
+    pattern: str | float | Pattern = "0.5",
+    *,
+    block_size: int | None = None,
+    outlier_fraction: float = 0.0,
+    damping: float = 0.01,
+    refine_steps: int = 0,
+    metric: str | None = None,
+    scope: str | None = None,
+    update: str | None = None,
+    outlier_score: str = "exact",
+    dtype: torch.dtype = torch.float32,
+    memory_budget: int | None = None,
+) -> PruningResult:
+    """Prune a linear layer's weight.
+
+    Args:
+        weight: (c, b), out_features × in_features; not modified.
+        statistics: of the layer's inputs; None where the method needs none (magnitude).
+        method: `magnitude`, `wanda`, `sparsegpt` or `thanos`.
+        pattern: `0.5` or `unstructured:0.5`, `2:4`, `structured:0.3`.
+        block_size: B, columns per block; default 128, for n:m patterns 512. For n:m it is rounded
+            up to whole groups.
+        outlier_fraction: α; ⌈αc⌉ rows with the largest ‖W_i X‖² stay dense.
+        damping: λ, relative to the mean of diag G.
+        refine_steps: conjugate gradient steps after pruning, with the mask fixed.
+        metric: replaces the method's metric (see `composition.Method`).
+        scope: replaces the method's scope.
+        update: replaces the method's update.
+        outlier_score: `exact` h_i = W_i G W_iᵀ, or `separable` Σ_j W_ij² G_jj; methods that use no
+            Gram matrix rank by the separable score.
+        dtype: float32 or float64, in which everything is computed.
+        memory_budget: bytes for temporaries beyond W, G and U; default from the free memory.
+
+    Raises:
+        PruningError: for an impossible request, non-finite input, or a Gram matrix that no damping
+            tried makes positive definite.
+    """
+    parsed = parse_pattern(pattern)
+    composition = compose(method, parsed, metric, scope, update)
+    if outlier_score not in OUTLIER_SCORES:
+        raise PruningError(
+            f"unknown outlier_score {outlier_score!r}; known: {', '.join(OUTLIER_SCORES)}"
+        )
+    if refine_steps < 0:
+        raise PruningError(f"refine_steps {refine_steps} is negative")
+    needed = required_statistics(composition, outlier_fraction, refine_steps)
+    _check_input(weight, statistics, needed, method)
+    budget = memory_budget or default_memory_budget(weight.device)
+    W0 = weight.detach().to(dtype)
+    with exact_matmul():
+        exact = composition.needs_factor and outlier_score == "exact"
+        rows = _kept_rows(W0, statistics, outlier_fraction, exact, budget)
+        target = W0[rows]
+        W = target.clone()
+        if composition.update != "none":
+            assert statistics is not None
+            W[:, statistics.dead] = 0
+        layer = _layer(W0, composition, parsed, statistics, block_size, damping, budget)
+        pruned = _prune_rows(W, parsed, layer)
+        if refine_steps:
+            assert statistics is not None
+            zeros = pruned.mask
+            if composition.update != "none":
+                zeros = zeros | statistics.dead
+            W = refine(target, W, zeros, statistics.regular_gram(dtype), refine_steps, budget)
+        result, mask = W0.clone(), torch.zeros(W0.shape, dtype=torch.bool, device=W0.device)
+        result[rows], mask[rows] = W, pruned.mask
+        result = result.to(weight.dtype)
+        if not bool(result.isfinite().all()):
+            raise PruningError(
+                f"the pruned weight is not finite in {weight.dtype}; use a larger damping"
+            )
+        error = None
+        if statistics is not None and statistics.has_gram:
+            error = _relative_error(W0, result.to(dtype), statistics.gram.to(dtype), budget)
+    return PruningResult(
+        weight=result,
+        mask=mask,
+        sparsity=int((result == 0).sum()) / result.numel(),
+        relative_error=error,
+        damping=pruned.damping,
+        details={
+            "outlier_rows": len(W0) - len(W),
+            "rows_solved_directly": pruned.rows_solved_directly,
+        },
+    )
+
+
+def _check_input(
+    weight: Tensor, statistics: InputStatistics | None, needed: str, method: str
+) -> None:
+    if weight.dim() != 2:
+        raise PruningError(f"the weight has shape {tuple(weight.shape)}; expected (rows, columns)")
+    if not bool(weight.isfinite().all()):
+        raise PruningError("the weight has non-finite entries")
+    if statistics is None:
+        if needed != "none":
+            raise PruningError(f"method {method!r} needs calibration statistics")
+        return
+    if statistics.in_features != weight.shape[1]:
+        raise PruningError(
+            f"the statistics have {statistics.in_features} inputs, the weight {weight.shape[1]}"
+        )
+    if needed != "none" and statistics.tokens == 0:
+        raise PruningError("the statistics hold no token; update them with calibration inputs")
+    if not bool(statistics.squared_norms.isfinite().all()):
+        raise PruningError("the calibration inputs have non-finite entries")
+
+
+def _kept_rows(
+    W: Tensor, statistics: InputStatistics | None, alpha: float, exact: bool, budget: int
+) -> Tensor:
+    """Indices of the rows that are pruned: all but the ⌈αc⌉ with the largest h_i, ties by index."""
+    c = len(W)
+    if not 0 <= alpha < 1:
+        raise PruningError(f"outlier_fraction {alpha:g} must be in [0, 1)")
+    outliers = ceil_count(alpha * c)
+    if outliers == 0:
+        return torch.arange(c, device=W.device)
+    if outliers >= c:
+        raise PruningError(
+            f"outlier_fraction {alpha:g} keeps all {c} rows dense; lower it for a layer this small"
+        )
+    assert statistics is not None
+    if exact:
+        h = row_energies(W, statistics.gram.to(W.dtype), budget)
+    else:
+        h = W.square() @ statistics.squared_norms.to(W.dtype)
+    return h.argsort(descending=True, stable=True)[outliers:].sort().values
+
+
+def _layer(
+    W: Tensor,
+    method: Method,
+    pattern: Pattern,
+    statistics: InputStatistics | None,
+    block_size: int | None,
+    damping: float,
+    budget: int,
+) -> Layer:
+    """Gather what the walk over the blocks needs: column scales, factor or Gram matrix, B."""
+    c, b = W.shape
+    if block_size is None:
+        semi_structured = isinstance(pattern, SemiStructured)
+        block_size = DEFAULT_BLOCK_SIZE_SEMI_STRUCTURED if semi_structured else DEFAULT_BLOCK_SIZE
+    if block_size < 1:
+        raise PruningError(f"block_size {block_size} must be at least 1")
+    if isinstance(pattern, SemiStructured):
+        if b % pattern.m:
+            raise PruningError(
+                f"pattern {pattern} needs a width that is a multiple of {pattern.m}; "
+                f"the layer has {b} inputs"
+            )
+        block_size = -(-block_size // pattern.m) * pattern.m
+    columns_at_once = isinstance(pattern, Structured) and method.update == "joint"
+    factor = gram = None
+    if method.needs_factor:
+        assert statistics is not None
+        if columns_at_once:
+            gram = statistics.regular_gram(W.dtype)
+        if not columns_at_once or method.metric == "sparsegpt":
+            factor = statistics.inverse_factor(damping, W.dtype)
+    return Layer(
+        method=method,
+        rows=c,
+        scale=_column_scale(method.metric, W, statistics, factor),
+        factor=factor,
+        G=gram,
+        block_size=block_size,
+        damping=damping,
+        memory_budget=budget,
+    )
+
+
+def _column_scale(
+    metric: str, W: Tensor, statistics: InputStatistics | None, factor: InverseFactor | None
+) -> Tensor:
+    """The metric as scales s_j of the score |W_ij|·s_j, (b,)."""
+    if metric == "wanda":
+        assert statistics is not None
+        return statistics.squared_norms.to(W.dtype).sqrt()
+    if metric == "sparsegpt":
+        assert factor is not None
+        return factor.U.diagonal().reciprocal()
+    return W.new_ones(W.shape[1])
+
+
+def _prune_rows(W: Tensor, pattern: Pattern, layer: Layer) -> Pruned:
+    if isinstance(pattern, SemiStructured):
+        return prune_semi_structured(W, pattern, layer)
+    if isinstance(pattern, Structured):
+        return prune_structured(W, pattern, layer)
+    return prune_unstructured(W, pattern, layer)
+
+
+def _relative_error(W: Tensor, pruned: Tensor, G: Tensor, budget: int) -> float:
+    """‖(W − Ŵ) X‖² / ‖W X‖²; zero for a layer without any output."""
+    lost = float(row_energies(W - pruned, G, budget).double().sum())
+    total = float(row_energies(W, G, budget).double().sum())
+    return lost / total if total else 0.0

@@ -1,0 +1,104 @@
+"""What calibration tells about a layer's inputs."""
+
+import torch
+from torch import Tensor
+
+from .errors import PruningError
+from .factorization import InverseFactor, factorize
+from .precision import exact_matmul
+
+# Inputs are converted to the accumulation dtype in slices of this many tokens.
+_TOKENS_PER_SLICE = 16384
+
+
+class InputStatistics:
+    """Accumulates the Gram matrix G = X Xᵀ of a layer's inputs, or only its diagonal.
+
+    G is all the calibration data any method needs (paper, section 3: the Hessian is 2G).
+
+    Args:
+        in_features: b, the layer's number of inputs.
+        gram: keep the whole matrix (b, b); otherwise only the squared column norms (b,).
+        dtype: accumulation dtype, float32 or float64.
+        device: where the statistics live.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        *,
+        gram: bool = True,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.in_features = in_features
+        self.dtype = dtype
+        self.tokens = 0
+        shape = (in_features, in_features) if gram else (in_features,)
+        self._sums = torch.zeros(shape, dtype=dtype, device=device)
+        self._factor: tuple[float, InverseFactor] | None = None
+
+    @property
+    def has_gram(self) -> bool:
+        """Whether the whole Gram matrix is accumulated."""
+        return self._sums.dim() == 2
+
+    @property
+    def gram(self) -> Tensor:
+        """G, (b, b).
+
+        Raises:
+            PruningError: if only the diagonal was accumulated.
+        """
+        if not self.has_gram:
+            raise PruningError(
+                "the Gram matrix is needed, but the statistics hold only its diagonal; "
+                "accumulate them with gram=True"
+            )
+        return self._sums
+
+    @property
+    def squared_norms(self) -> Tensor:
+        """‖X_j‖² = G_jj, (b,)."""
+        return self._sums.diagonal() if self.has_gram else self._sums
+
+    @property
+    def dead(self) -> Tensor:
+        """Inputs that were always zero, (b,) bool."""
+        return self.squared_norms == 0
+
+    def regular_gram(self, dtype: torch.dtype) -> Tensor:
+        """A copy of G with G_jj = 1 for dead inputs, (b, b)."""
+        G = self.gram.to(dtype, copy=True)
+        G.diagonal()[self.dead] = 1
+        return G
+
+    def inverse_factor(self, damping: float, dtype: torch.dtype) -> InverseFactor:
+        """The factor of the damped Gram matrix; layers that share their inputs share it.
+
+        Raises:
+            PruningError: if no damping tried makes G positive definite.
+        """
+        if self._factor is None or self._factor[0] != damping or self._factor[1].U.dtype != dtype:
+            self._factor = (damping, factorize(self.regular_gram(dtype), damping))
+        return self._factor[1]
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Add inputs x of shape (..., b); every leading index is one token.
+
+        Raises:
+            PruningError: if the last dimension is not b.
+        """
+        if x.shape[-1] != self.in_features:
+            raise PruningError(f"inputs have {x.shape[-1]} features, expected {self.in_features}")
+        self._factor = None
+        tokens = x.reshape(-1, self.in_features)
+        for part in tokens.split(_TOKENS_PER_SLICE):
+            X = part.to(device=self._sums.device, dtype=self.dtype)  # (T, b)
+            if self.has_gram:
+                with exact_matmul():
+                    self._sums.addmm_(X.T, X)
+            else:
+                self._sums += X.square().sum(0)
+        self.tokens += tokens.shape[0]

@@ -1,0 +1,1 @@
+"""The embedded testbed: two small decoders trained on the docstrings of the locked dependencies."""
