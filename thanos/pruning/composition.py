@@ -33,13 +33,6 @@ class Method:
         """Whether the inverse factor of the Gram matrix enters."""
         return self.update != "none" or self.metric == "sparsegpt"
 
-    @property
-    def statistics(self) -> str:
-        """The calibration statistics that the method needs: `none`, `diagonal` or `gram`."""
-        if self.needs_factor:
-            return "gram"
-        return "diagonal" if self.metric == "wanda" else "none"
-
 
 METHODS = {
     "magnitude": Method("magnitude", "layer", "none"),

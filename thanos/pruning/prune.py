@@ -1,6 +1,7 @@
 """Pruning of one layer: `prune_weight`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -44,8 +45,8 @@ class PruningResult:
 
 def required_statistics(
     method: Method, outlier_fraction: float = 0.0, refine_steps: int = 0
-) -> str:
-    """The calibration statistics that pruning needs: `none`, `diagonal` or `gram`."""
+) -> Literal["none", "diagonal", "gram"]:
+    """The calibration statistics that pruning needs."""
     if method.needs_factor or refine_steps:
         return "gram"
     return "diagonal" if method.metric == "wanda" or outlier_fraction else "none"

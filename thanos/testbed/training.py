@@ -1,8 +1,9 @@
 """Training recipe of the two small decoders."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, OPTConfig, PreTrainedConfig
@@ -25,9 +26,9 @@ class Recipe:
     seed: int = 0
 
 
-def architectures() -> dict[str, PreTrainedConfig]:
+def architectures() -> Mapping[str, PreTrainedConfig]:
     """Return the shipped models' configurations: the paper's two families, about 4M weights."""
-    shared = {
+    shared: dict[str, Any] = {
         "vocab_size": VOCABULARY_SIZE,
         "hidden_size": 256,
         "num_hidden_layers": 4,

@@ -1,0 +1,134 @@
+import json
+
+import httpx2
+import pytest
+import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors.torch import save_file
+
+from thanos.errors import UserError
+from thanos.models import location
+from thanos.models.location import local_folder, weight_files
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a config.json and nothing else."""
+    (tmp_path / "config.json").write_text("{}")
+    return tmp_path
+
+
+def test_a_folder_is_itself(folder):
+    assert local_folder(folder, weights=True) == folder
+
+
+def test_a_hub_id_is_downloaded_without_pickles_or_code(folder, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        location, "snapshot_download", lambda name, **options: asked.update(options) or str(folder)
+    )
+
+    assert local_folder("facebook/opt-125m", "refs/pr/3", weights=True) == folder
+    assert asked["revision"] == "refs/pr/3"
+    assert "model*.safetensors" in asked["allow_patterns"]
+    assert not any(p.endswith((".bin", ".py")) for p in asked["allow_patterns"])
+
+    local_folder("facebook/opt-125m", weights=False, trust_remote_code=True)
+    assert not any("safetensors" in pattern for pattern in asked["allow_patterns"])
+    assert "*.py" in asked["allow_patterns"]
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "./nothing", "runs/models/nothing"])
+def test_missing_folder(path):
+    with pytest.raises(UserError, match=f"model folder {path} does not exist; give"):
+        local_folder(path, weights=True)
+
+
+def test_file_instead_of_folder(folder):
+    with pytest.raises(UserError, match="is a file; expected a model folder"):
+        local_folder(folder / "config.json", weights=True)
+
+
+def test_folder_without_config(tmp_path):
+    with pytest.raises(UserError, match=r"is not a model folder: it has no config\.json"):
+        local_folder(tmp_path, weights=True)
+
+
+def answer(status: int) -> httpx2.Response:
+    return httpx2.Response(status, request=httpx2.Request("GET", "https://huggingface.co"))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (GatedRepoError("gated", response=answer(403)), "is gated: .* HF_TOKEN.* local folder"),
+        (RepositoryNotFoundError("no", response=answer(404)), "neither a local folder nor on the"),
+        (RevisionNotFoundError("no", response=answer(404)), "has no revision v9 on the hub"),
+        (LocalEntryNotFoundError("offline"), "cannot be reached; set HF_ENDPOINT to a mirror"),
+        (HfHubHTTPError("500 Server Error\nmore", response=answer(500)), "500 Server Error$"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_what_the_hub_refuses_comes_with_a_remedy(monkeypatch, error, message):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(location, "snapshot_download", fail)
+
+    with pytest.raises(UserError, match=message) as caught:
+        local_folder("some/model", "v9", weights=True)
+    assert "some/model" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_impossible_hub_name():
+    with pytest.raises(UserError, match="neither a local folder nor on the hub"):
+        local_folder("no such--name", weights=True)
+
+
+def test_weights_in_one_file_or_in_shards(folder):
+    for name in ("model-1.safetensors", "model-2.safetensors"):
+        save_file({"w": torch.ones(2)}, folder / name)
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert [f.name for f in weight_files(folder)] == ["model-1.safetensors", "model-2.safetensors"]
+
+    (folder / "model-2.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model-2\.safetensors is missing; copy or download"):
+        weight_files(folder)
+
+    (folder / "model.safetensors.index.json").write_text("{")
+    with pytest.raises(UserError, match=r"index\.json is damaged"):
+        weight_files(folder)
+
+    save_file({"w": torch.ones(2)}, folder / "model.safetensors")
+    assert [f.name for f in weight_files(folder)] == ["model.safetensors"]
+
+
+def test_no_weights(folder):
+    with pytest.raises(UserError, match=r"holds no weights \(model\*\.safetensors\)"):
+        weight_files(folder)
+
+
+def test_pickled_weights_are_refused(folder):
+    (folder / "pytorch_model.bin").write_bytes(b"never opened")
+
+    with pytest.raises(UserError, match=r"holds only pytorch_model\.bin: .*refused.*convert them"):
+        weight_files(folder)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_truncated_file_is_named(folder, share):
+    file = folder / "model.safetensors"
+    save_file({"w": torch.ones(1000)}, file)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+
+    with pytest.raises(UserError, match=r"weight file \S+model\.safetensors is damaged"):
+        weight_files(folder)

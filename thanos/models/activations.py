@@ -1,0 +1,78 @@
+"""Gather the statistics of the inputs that a block's linear layers receive."""
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thanos.errors import UserError
+from thanos.pruning import InputStatistics
+
+from .blocks import LinearLayer
+
+
+def gather_statistics(
+    layers: Mapping[str, LinearLayer],
+    passes: Iterable[Callable[[], object]],
+    *,
+    gram: bool,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> dict[str, InputStatistics]:
+    """Run each of `passes` and return the statistics of every layer's inputs, by layer name.
+
+    Layers that are given the very same tensor (query, key and value; gate and up) share one
+    object: who shares with whom is seen in the first pass, not guessed from names.
+
+    Raises:
+        UserError: a layer is not called, or called twice, in a pass, or its inputs are not finite.
+    """
+    statistics: dict[str, InputStatistics] = {}
+    owners: dict[str, LinearLayer] = {}  # the first layer of each group that shares
+    seen: list[tuple[weakref.ref[Tensor], int, str]] = []
+
+    def assign(name: str, x: Tensor) -> None:
+        if name in statistics:
+            raise UserError(f"{name} runs more than once in its block, which is not supported")
+        for tensor, version, owner in seen:
+            if tensor() is x and version == x._version:
+                statistics[name] = statistics[owner]
+                return
+        seen.append((weakref.ref(x), x._version, name))
+        owners[name] = layers[name]
+        statistics[name] = InputStatistics(x.shape[-1], gram=gram, dtype=dtype, device=device)
+        statistics[name].update(x)
+
+    remaining = iter(passes)
+    with _watch(layers, assign):
+        next(remaining)()
+    for name in layers.keys() - statistics.keys():
+        raise UserError(f"{name} receives no input in its block; name it in skip to leave it dense")
+    with _watch(owners, lambda name, x: statistics[name].update(x)):
+        for run in remaining:
+            run()
+    for name in owners:
+        if not torch.isfinite(statistics[name].squared_norms).all():
+            raise UserError(
+                f"inputs of {name} hold NaN or infinite values; "
+                "check the model, or load it in another dtype"
+            )
+    return statistics
+
+
+@contextmanager
+def _watch(layers: Mapping[str, LinearLayer], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call `see(name, input)` whenever one of the layers is about to run."""
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda module, args: see(name, args[0])
+
+    handles = [layer.module.register_forward_pre_hook(hook(n)) for n, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,97 @@
+"""Prune one linear layer with a given function and record what was done."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from thanos.errors import UserError
+from thanos.pruning import InputStatistics, PruningError
+
+from .blocks import LinearLayer
+
+
+class PrunedWeight(Protocol):
+    """What a pruning function returns for one layer."""
+
+    @property
+    def weight(self) -> Tensor:
+        """The pruned weight, (out_features, in_features)."""
+
+    @property
+    def relative_error(self) -> float | None:
+        """The layer objective relative to the dense layer's; None if not known."""
+
+    @property
+    def damping(self) -> float | None:
+        """The λ that was used; None if the method uses none."""
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Whatever else the method wants on record."""
+
+
+PruneLayer = Callable[[Tensor, InputStatistics | None], PrunedWeight]
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """What was done to one linear layer."""
+
+    block: int
+    name: str  # full name in the model
+    shape: tuple[int, int]  # (out_features, in_features)
+    sparsity: float  # true share of zeros in the weight as written
+    relative_error: float | None
+    seconds: float  # in the pruning function; it may do once what layers with the same inputs share
+    damping: float | None
+    details: dict[str, Any]
+
+    def __str__(self) -> str:
+        loss = "" if self.relative_error is None else f"relative error {self.relative_error:.3g}, "
+        return f"{self.name}: {loss}sparsity {self.sparsity:.4f}, {self.seconds:.2f} s"
+
+
+def prune_linear_layer(
+    block: int, layer: LinearLayer, inputs: InputStatistics | None, prune_layer: PruneLayer
+) -> LayerRecord:
+    """Replace the layer's weight by what `prune_layer` makes of it.
+
+    Raises:
+        UserError: the weight is not finite, before or after, or cannot be pruned as asked.
+    """
+    weight = layer.weight
+    if not torch.isfinite(weight).all():
+        raise UserError(f"weight of {layer.name} holds NaN or infinite values; check the model")
+    start = _now(weight.device)
+    try:
+        result = prune_layer(weight, inputs)
+    except PruningError as error:
+        raise UserError(f"{layer.name}: {error}") from error
+    seconds = _now(weight.device) - start
+    layer.write(result.weight)
+    written = layer.weight
+    if not torch.isfinite(written).all():
+        raise UserError(
+            f"pruned weight of {layer.name} holds NaN or infinite values; "
+            "raise the damping, or load the model in float32"
+        )
+    return LayerRecord(
+        block=block,
+        name=layer.name,
+        shape=layer.shape,
+        sparsity=1 - int(written.count_nonzero()) / written.numel(),
+        relative_error=result.relative_error,
+        seconds=seconds,
+        damping=result.damping,
+        details=dict(result.details),
+    )
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":  # kernels run behind the caller's back
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

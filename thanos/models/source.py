@@ -1,0 +1,45 @@
+"""Where the pruning pass gets its decoder blocks from and leaves the finished ones."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from .blocks import DecoderBlocks, find_blocks
+from .layer import LayerRecord
+
+
+class BlockSource(Protocol):
+    """Hands out a model's blocks one at a time and takes the finished ones back.
+
+    The model behind it must be able to run up to its first block; a block's own weights need to
+    be there only between `take` and `give_back`.
+    """
+
+    model: PreTrainedModel
+    blocks: DecoderBlocks
+
+    def take(self, index: int, device: torch.device | str) -> nn.Module:
+        """Return block `index` with its weights on `device`."""
+
+    def give_back(self, index: int, block: nn.Module, records: Sequence[LayerRecord]) -> None:
+        """Accept block `index`: pruned, recorded, no longer needed."""
+
+
+class BlocksInMemory:
+    """The blocks of a model that is loaded as a whole."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.blocks = find_blocks(model)
+        self._home = model.device
+
+    def take(self, index: int, device: torch.device | str) -> nn.Module:
+        """Move block `index` to `device`."""
+        return self.blocks.modules[index].to(device)
+
+    def give_back(self, index: int, block: nn.Module, records: Sequence[LayerRecord]) -> None:
+        """Move the block back to where the model lies."""
+        block.to(self._home)
