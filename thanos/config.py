@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -29,7 +30,7 @@ GROUPS = ("model", "calibration", "method", "evaluation", "tracking")
 
 # A run is identified by everything but where it is computed, written and logged.
 _NOT_IDENTITY = ("device", "output_dir", "tracking")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of models and methods; also part of paths
 
 
 @dataclass
@@ -123,17 +124,41 @@ class Config:
             values = {k: values[k] for k in ("model", "evaluation", "pattern")}
         return values
 
+    def for_evaluation(self) -> "Config":
+        """The same run reduced to what determines its evaluation windows."""
+        kept = ("name", "corpora", "path", "mirror", "max_windows")
+        chosen = {key: getattr(self.evaluation, key) for key in kept}
+        return Config(
+            model=self.model,
+            calibration=CalibrationConfig(name="none", source="none"),
+            method=MethodConfig(name="dense"),
+            evaluation=EvaluationConfig(**chosen),
+        )
+
+    def evaluation_identity(self) -> dict[str, Any]:
+        """What determines the evaluation windows."""
+        reduced = dataclasses.asdict(self.for_evaluation())
+        return {"tokenizer": self._tokenizer(), "evaluation": reduced["evaluation"]}
+
+    def for_calibration(self) -> "Config":
+        """The same run reduced to what determines its calibration tokens."""
+        return Config(
+            model=self.model,
+            calibration=self.calibration,
+            method=MethodConfig(name="dense"),
+            evaluation=EvaluationConfig(name="none"),
+            seed=self.seed,
+        )
+
     def calibration_identity(self) -> dict[str, Any]:
         """What determines the calibration tokens."""
-        model = dataclasses.asdict(self.model)
-        keys = ("path", "revision", "context", "trust_remote_code")
         calibration = dataclasses.asdict(self.calibration)
         del calibration["batch_size"]
-        return {
-            "tokenizer": {key: model[key] for key in keys},
-            "calibration": calibration,
-            "seed": self.seed,
-        }
+        return {"tokenizer": self._tokenizer(), "calibration": calibration, "seed": self.seed}
+
+    def _tokenizer(self) -> dict[str, Any]:
+        keys = ("path", "revision", "context", "trust_remote_code")
+        return {key: getattr(self.model, key) for key in keys}
 
 
 def hash8(values: dict[str, Any]) -> str:
@@ -167,8 +192,23 @@ def resolve(overrides: Sequence[str]) -> Config:
     return _checked(config)
 
 
+def loads(text: str) -> Config:
+    """Read a resolved configuration from YAML or JSON text; the inverse of `dumps`.
+
+    Raises:
+        UserError: if it does not fit the schema.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text))
+        config = OmegaConf.to_object(merged)
+    except (OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
+        raise UserError(_first_line(error)) from error
+    assert isinstance(config, Config)
+    return _checked(config)
+
+
 def load(path: Path) -> Config:
-    """Read a resolved configuration written by `save`.
+    """Read a resolved configuration file.
 
     Raises:
         UserError: if the file is missing or does not fit the schema.
@@ -176,19 +216,16 @@ def load(path: Path) -> Config:
     if not path.is_file():
         raise UserError(f"configuration {path} does not exist")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
-        config = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"configuration {path}: {_first_line(error)}") from error
-    assert isinstance(config, Config)
-    return _checked(config)
+        return loads(path.read_text(encoding="utf-8"))
+    except UserError as error:
+        raise UserError(f"configuration {path}: {error}") from error
 
 
-def dump(config: Config) -> str:
-    """The resolved configuration as YAML; how it is tracked is not part of it."""
+def dumps(config: Config) -> str:
+    """The resolved configuration as YAML; where it is written and tracked is not part of it."""
     values = dataclasses.asdict(config)
     del values["tracking"], values["output_dir"]
-    return OmegaConf.to_yaml(OmegaConf.create(values))
+    return yaml.safe_dump(values, sort_keys=False)
 
 
 @functools.cache
@@ -218,7 +255,7 @@ def _checked(config: Config) -> Config:
     if not config.model.name:
         config.model.name = Path(config.model.path).name
     for key, name in (("model.name", config.model.name), ("method.label", config.method.label)):
-        if name and not _NAME.fullmatch(name):
+        if name and not re.fullmatch(NAME, name):
             raise UserError(f"{key} {name!r} must be made of letters, digits, '.', '_' and '-'")
     if config.dense:
         config.pattern, config.outlier_fraction = "dense", 0.0

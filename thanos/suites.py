@@ -16,6 +16,8 @@ from .errors import UserError
 
 # What a suite file may contain.
 _KEYS = {"title", "common", "runs", "quick", "axis"}
+# Overrides of these leave a block of dense runs as it is: the reference belongs to every suite.
+_PRUNING = ("method", "pattern", "outlier_fraction")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ class Run:
         if self.config.dense:
             return None
         return f"{self.config.calibration.name}-{hash8(self.config.calibration_identity())}"
+
+    @property
+    def evaluation(self) -> str | None:
+        """`<name>-<hash8>`, the folder of its evaluation windows; None without a corpus."""
+        if not self.config.evaluation.corpora:
+            return None
+        return f"{self.config.evaluation.name}-{hash8(self.config.evaluation_identity())}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,9 @@ def load_suite(name: str, overrides: Iterable[str] = (), quick: bool = False) ->
         replaced = {**content.get("quick", {}), **replaced}
     runs: dict[str, Run] = {}
     for number, block in enumerate(content["runs"], start=1):
-        axes = {**content.get("common", {}), **block, **replaced}
+        kept = _PRUNING if block.get("method") == "dense" else ()
+        given = {key: value for key, value in replaced.items() if key not in kept}
+        axes = {**content.get("common", {}), **block, **given}
         for point in _points(axes):
             try:
                 run = Run(resolve(point), tuple(point))

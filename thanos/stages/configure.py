@@ -1,4 +1,4 @@
-"""Resolve a run's overrides and write its configuration beside its results.
+"""Write a run's resolved configuration beside its results, from overrides or already resolved.
 
 python -m thanos.stages.configure --output config.yaml model=doc-opt method=wanda pattern=2:4
 """
@@ -6,7 +6,7 @@ python -m thanos.stages.configure --output config.yaml model=doc-opt method=wand
 from pathlib import Path
 
 from ..artifacts import write_text
-from ..config import dump, resolve
+from ..config import dumps, loads, resolve
 from .command import parser, run_command
 
 
@@ -14,9 +14,11 @@ def main() -> None:
     """Entry point; see the module's docstring."""
     arguments = parser(__doc__)
     arguments.add_argument("--output", type=Path, required=True)
-    arguments.add_argument("overrides", nargs="*")
+    arguments.add_argument("--resolved", help="the whole configuration, as YAML or JSON")
+    arguments.add_argument("overrides", nargs="*", metavar="key=value")
     given = arguments.parse_args()
-    write_text(given.output, dump(resolve(given.overrides)))
+    config = loads(given.resolved) if given.resolved else resolve(given.overrides)
+    write_text(given.output, dumps(config))
 
 
 if __name__ == "__main__":

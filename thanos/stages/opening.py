@@ -5,21 +5,27 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..artifacts import verify_manifest
-from ..config import Config
+from ..config import PROJECT, Config
 from ..models import load_config, load_model, load_tokenizer
 from .device import resolve_device
+
+
+def model_path(config: Config) -> str:
+    """The model's folder or hub id; the testbed's models are found from any working directory."""
+    shipped = PROJECT / config.model.path
+    return str(shipped) if shipped.is_dir() else config.model.path
 
 
 def open_tokenizer(config: Config) -> PreTrainedTokenizerBase:
     """The tokenizer of the run's model."""
     model = config.model
-    return load_tokenizer(model.path, model.revision, model.trust_remote_code)
+    return load_tokenizer(model_path(config), model.revision, model.trust_remote_code)
 
 
 def open_dense(config: Config) -> PreTrainedModel:
     """The run's model as it is stored, on the CPU."""
     model = config.model
-    return load_model(model.path, model.revision, "auto", model.trust_remote_code)
+    return load_model(model_path(config), model.revision, "auto", model.trust_remote_code)
 
 
 def open_for_evaluation(config: Config, checkpoint: Path | None) -> PreTrainedModel:
@@ -32,7 +38,7 @@ def open_for_evaluation(config: Config, checkpoint: Path | None) -> PreTrainedMo
     dtype = "float32" if device.type == "cpu" else "auto"
     model = config.model
     if checkpoint is None:
-        opened = load_model(model.path, model.revision, dtype, model.trust_remote_code)
+        opened = load_model(model_path(config), model.revision, dtype, model.trust_remote_code)
     else:
         verify_manifest(checkpoint, rule="prune")
         opened = load_model(checkpoint, None, dtype, model.trust_remote_code)
@@ -43,6 +49,6 @@ def open_for_evaluation(config: Config, checkpoint: Path | None) -> PreTrainedMo
 def window_length(config: Config) -> int:
     """Tokens per window: the configured context, capped by what the model supports."""
     model = config.model
-    described = load_config(model.path, model.revision, model.trust_remote_code)
+    described = load_config(model_path(config), model.revision, model.trust_remote_code)
     longest = getattr(described.get_text_config(), "max_position_embeddings", None)
     return min(model.context, longest or model.context)

@@ -1,46 +1,48 @@
 """Measure the perplexity of a checkpoint, or of the dense model, on the configured corpora.
 
-python -m thanos.stages.perplexity config.yaml [--checkpoint <folder>] --output perplexity.json
+    python -m thanos.stages.perplexity config.yaml [--checkpoint <folder>] [--windows <folder>] \\
+        --output perplexity.json
 """
 
 import time
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+import torch
+from transformers import PreTrainedModel
 
 from ..artifacts import write_json
 from ..config import Config, load
-from ..data.sources import evaluation_max_windows, evaluation_text
-from ..data.windows import cut_windows, text_hash, tokens_hash
 from ..evaluation.perplexity import perplexity
 from ..provenance import provenance
 from .command import parser, run_command
-from .opening import open_for_evaluation, open_tokenizer, window_length
+from .corpora import cut_corpora, read_corpora
+from .opening import open_for_evaluation
 
 
 def measure_perplexity(
-    config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    config: Config,
+    model: PreTrainedModel,
+    windows: dict[str, torch.Tensor],
+    facts: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """Perplexity per corpus with everything that determines the number, for `perplexity.json`."""
-    evaluation = config.evaluation
-    seqlen = window_length(config)
+    """Perplexity per corpus with everything that determines the number.
+
+    Args:
+        config: of the run.
+        model: on its device.
+        windows: (n, seqlen) token ids of every corpus.
+        facts: hashes of every corpus, recorded beside its perplexity.
+    """
     results: dict[str, Any] = {}
-    for corpus in evaluation.corpora:
-        path = evaluation.path if corpus == "text" else None
-        text = evaluation_text(corpus, path, evaluation.mirror)
-        limits = [n for n in (evaluation.max_windows, evaluation_max_windows(corpus)) if n]
-        windows = cut_windows(
-            text, tokenizer, seqlen, min(limits, default=None), source=path or corpus
-        )
-        result = perplexity(model, windows, evaluation.batch_size, model.device)
+    for corpus, tokens in windows.items():
+        result = perplexity(model, tokens, config.evaluation.batch_size, model.device)
         results[corpus] = {
             "perplexity": result.perplexity,
             "loss": result.loss,
             "windows": result.windows,
             "seqlen": result.seqlen,
-            "corpus_sha256": text_hash(text),
-            "tokens_sha256": tokens_hash(windows),
+            **facts[corpus],
         }
     return results
 
@@ -50,13 +52,15 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("config", type=Path)
     arguments.add_argument("--checkpoint", type=Path)
+    arguments.add_argument("--windows", type=Path, help="folder of thanos.stages.corpora")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
     started = time.time()
     config = load(given.config)
+    windows, facts = read_corpora(given.windows) if given.windows else cut_corpora(config)
     model = open_for_evaluation(config, given.checkpoint)
-    results = measure_perplexity(config, model, open_tokenizer(config))
-    write_json(given.output, {**results, "provenance": provenance(config, started)})
+    results = measure_perplexity(config, model, windows, facts)
+    write_json(given.output, {"corpora": results, "provenance": provenance(config, started)})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts import atomic_folder, write_json, write_manifest, write_text
-from ..config import Config, dump, resolve
+from ..config import Config, dumps, resolve
 from ..errors import UserError
 from .command import parser
 
@@ -47,17 +47,21 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     from ..testbed.continuations import TESTBED_TASK
     from .calibrate import draw_windows
     from .continuations import write_task
+    from .corpora import cut_corpora
     from .opening import open_dense, open_for_evaluation, open_tokenizer
     from .perplexity import measure_perplexity
     from .prune import prune
     from .zero_shot import measure_zero_shot
 
     started = time.time()
+    # Whatever can be missing is read before the work starts.
     tokenizer = open_tokenizer(config)
+    corpora = cut_corpora(config)
+    windows = None if config.dense else draw_windows(config)
     model = open_dense(config)
     metrics: dict[str, Any] = {}
-    if not config.dense:
-        record = prune(config, model, draw_windows(config))
+    if windows is not None:
+        record = prune(config, model, windows)
         write_json(folder / "pruning.json", {**record, "provenance": provenance(config, started)})
         metrics["pruning"] = {k: v for k, v in record.items() if k != "layers"}
     checkpoint = folder / "checkpoint"
@@ -66,13 +70,13 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     write_manifest(checkpoint, {"provenance": provenance(config, started)})
     model = open_for_evaluation(config, checkpoint)
     if config.evaluation.corpora:
-        metrics["perplexity"] = measure_perplexity(config, model, tokenizer)
+        metrics["perplexity"] = measure_perplexity(config, model, *corpora)
     if config.evaluation.tasks:
         with tempfile.TemporaryDirectory() as scratch:
             items = Path(scratch) / "continuations"
             if TESTBED_TASK in config.evaluation.tasks:
                 write_task(items)
             metrics["zero_shot"] = measure_zero_shot(config, model, tokenizer, items)
-    write_text(folder / "config.yaml", dump(config))
+    write_text(folder / "config.yaml", dumps(config))
     write_json(folder / "metrics.json", {**metrics, "provenance": provenance(config, started)})
     return metrics

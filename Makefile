@@ -1,0 +1,55 @@
+# Plain python3 and pip are enough: every target sets up .venv from the lock file first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help setup demo test test-slow test-gpu test-hub lint lock clean
+
+help:  ## show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## install the locked environment into .venv
+
+$(READY): envs/lock.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "error: Python %d.%d found, 3.11 to 3.13 needed; try make PYTHON=python3.12" % v)'
+	@echo "setting up $(VENV) (once, a few minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r envs/lock.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: setup  ## run the demo suite and show its table, figures and report
+	@snakemake demo --report-after-run --report results/suites/demo/report.html
+	@python -m thanos.stages.show results/suites/demo
+
+test: setup  ## run the fast tests
+	@pytest
+
+test-slow: setup  ## run the tests that take longer than a minute
+	@pytest -m slow
+
+test-gpu: setup  ## run the tests that need a CUDA device
+	@pytest -m gpu
+
+test-hub: setup  ## run the tests that need the Hugging Face hub
+	@pytest -m hub
+
+lint: setup  ## ruff, snakefmt, snakemake --lint and mypy
+	@ruff check .
+	@ruff format --check .
+	@snakefmt --check Snakefile rules
+	@snakemake --lint
+	@mypy
+
+lock:  ## resolve pyproject.toml anew and write envs/lock.txt
+	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/pip install --quiet torch==2.13.0
+	@.venv-lock/bin/pip install --quiet --editable '.[dev,slurm]'
+	@head -2 envs/lock.txt > .venv-lock/lock.txt
+	@.venv-lock/bin/pip freeze --exclude-editable | sed 's/+cpu//' >> .venv-lock/lock.txt
+	@mv .venv-lock/lock.txt envs/lock.txt && rm -rf .venv-lock
+
+clean:  ## remove results and caches, not the environment
+	@rm -rf results/runs results/suites results/calibration results/testbed results/tracking .snakemake

@@ -1,0 +1,29 @@
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+include: "rules/common.smk"
+include: "rules/tokens.smk"
+include: "rules/pruning.smk"
+include: "rules/evaluation.smk"
+include: "rules/reporting.smk"
+include: "rules/tracking.smk"
+include: "rules/testbed.smk"
+
+
+# One target per suite under conf/suite: `snakemake demo`, `snakemake ablation-block-size`, …
+for _suite in SUITES:
+
+    rule:
+        name:
+            _suite
+        default_target: _suite == "demo"
+        input:
+            suite_products(_suite),
+
+
+# All ablations of the testbed.
+rule ablations:
+    input:
+        [suite_products(name) for name in SUITES if name.startswith("ablation-")],

@@ -1,0 +1,110 @@
+# Helpers shared by all rules: suites, runs and their paths.
+#
+# Options, given as `--config key=value`:
+#   overrides="model=opt-125m method.damping=0.1"   in place of the suite's own values
+#   quick=true                                       the suite's small variant, for tests
+#   results=<folder>  threads=<per job>  keep_checkpoints=true
+import functools
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
+
+sys.path.insert(0, workflow.basedir)  # the project itself, whatever is installed
+
+from thanos import config as thanos_config
+from thanos import suites
+from thanos.errors import UserError
+
+RESULTS = config.get("results", "results")
+QUICK = str(config.get("quick", "false")).lower() == "true"
+OVERRIDES = shlex.split(str(config.get("overrides", "")))
+KEEP_CHECKPOINTS = str(config.get("keep_checkpoints", "false")).lower() == "true"
+THREADS = int(config.get("threads", 1))
+
+SUITES = suites.suite_names()
+SUFFIX = "-quick" if QUICK else ""
+RUN = f"{RESULTS}/runs/{{model}}/{{pattern}}/{{run}}"
+CALIBRATION = f"{RESULTS}/calibration/{{calibration}}"
+WINDOWS = f"{RESULTS}/evaluation/{{evaluation}}"
+SUITE = f"{RESULTS}/suites/{{suite}}"
+ITEMS = f"{RESULTS}/testbed/continuations"
+
+# In a conda environment its own python; otherwise the one that runs Snakemake.
+CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+PYTHON = "python" if CONDA else shlex.quote(sys.executable)
+
+
+wildcard_constraints:
+    model=thanos_config.NAME,
+    pattern=r"dense|unstructured-[0-9.]+|structured-[0-9.]+|[0-9]+-[0-9]+",
+    run=thanos_config.NAME + "-[0-9a-f]{8}",
+    calibration=thanos_config.NAME + "-[0-9a-f]{8}",
+    evaluation=thanos_config.NAME + "-[0-9a-f]{8}",
+    suite="|".join(name + SUFFIX for name in SUITES),
+
+
+@functools.cache
+def load_suite(name):
+    """The suite of a target or of a folder under results/suites."""
+    try:
+        return suites.load_suite(name.removesuffix(SUFFIX), OVERRIDES, QUICK)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+@functools.cache
+def find_run(folder, attribute="identifier"):
+    """A run by its folder, or by the folder of the tokens it uses, from whichever suite has it."""
+    for name in SUITES:
+        for run in load_suite(name).runs:
+            if getattr(run, attribute) == folder:
+                return run
+    raise WorkflowError(
+        f"no suite has {attribute} {folder}; was the configuration changed?"
+    )
+
+
+def run_of(wildcards):
+    return find_run(f"{wildcards.model}/{wildcards.pattern}/{wildcards.run}")
+
+
+def as_json(resolved):
+    """A resolved configuration as a parameter: the same text in every suite that has the run."""
+    return json.dumps(yaml.safe_load(thanos_config.dumps(resolved)), sort_keys=True)
+
+
+def run_folders(suite):
+    return [f"{RESULTS}/runs/{run.identifier}" for run in load_suite(suite).runs]
+
+
+def run_results(suite):
+    """Every file that the runs of a suite leave."""
+    files = []
+    for run in load_suite(suite).runs:
+        folder = f"{RESULTS}/runs/{run.identifier}"
+        files.append(f"{folder}/config.yaml")
+        if not run.config.dense:
+            files.append(f"{folder}/pruning.json")
+        if run.config.evaluation.corpora:
+            files.append(f"{folder}/perplexity.json")
+        if run.config.evaluation.tasks:
+            files.append(f"{folder}/zero_shot.json")
+    return files
+
+
+def suite_products(name):
+    """What a suite's target asks for; a function, so that only suites asked for are composed."""
+
+    def products(_):
+        folder = f"{RESULTS}/suites/{name}{SUFFIX}"
+        made = [f"{folder}/{made}" for made in ("results.csv", "tables", "figures")]
+        if load_suite(name).runs[0].config.tracking.mode != "disabled":
+            made.append(f"{folder}/tracking.json")
+        return made
+
+    return products

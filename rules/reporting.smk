@@ -1,0 +1,70 @@
+# Reporting: results of a suite as one table, then tables and figures.
+PUBLISHED = workflow.source_path("../results/reference/published_perplexity.csv")
+
+
+rule collect:
+    input:
+        lambda wildcards: run_results(wildcards.suite),
+    output:
+        results=f"{SUITE}/results.csv",
+        layers=f"{SUITE}/layers.csv",
+    log:
+        f"{SUITE}/logs/collect.log",
+    benchmark:
+        f"{SUITE}/logs/collect.tsv"
+    conda:
+        "../envs/thanos.yaml"
+    params:
+        runs=lambda wildcards: run_folders(wildcards.suite),
+    shell:
+        "{PYTHON} -m thanos.stages.collect --output {output.results:q} --layers {output.layers:q}"
+        " {params.runs:q} > {log:q} 2>&1"
+
+
+rule tables:
+    input:
+        results=f"{SUITE}/results.csv",
+        published=PUBLISHED,
+    output:
+        report(
+            directory(f"{SUITE}/tables"),
+            patterns=["{name}.html"],
+            caption="../report/table.rst",
+            category="Tables",
+        ),
+    log:
+        f"{SUITE}/logs/tables.log",
+    benchmark:
+        f"{SUITE}/logs/tables.tsv"
+    conda:
+        "../envs/thanos.yaml"
+    params:
+        axis=lambda wildcards: load_suite(wildcards.suite).axis or "",
+        title=lambda wildcards: load_suite(wildcards.suite).title,
+    shell:
+        "{PYTHON} -m thanos.stages.tabulate {input.results:q} --published {input.published:q}"
+        " --axis {params.axis:q} --title {params.title:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule figures:
+    input:
+        results=f"{SUITE}/results.csv",
+        layers=f"{SUITE}/layers.csv",
+    output:
+        report(
+            directory(f"{SUITE}/figures"),
+            patterns=["{name}.svg"],
+            caption="../report/figure.rst",
+            category="Figures",
+        ),
+    log:
+        f"{SUITE}/logs/figures.log",
+    benchmark:
+        f"{SUITE}/logs/figures.tsv"
+    conda:
+        "../envs/thanos.yaml"
+    params:
+        axis=lambda wildcards: load_suite(wildcards.suite).axis or "",
+    shell:
+        "{PYTHON} -m thanos.stages.plot {input.results:q} --layers {input.layers:q}"
+        " --axis {params.axis:q} --output {output:q} > {log:q} 2>&1"

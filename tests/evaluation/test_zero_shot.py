@@ -1,0 +1,185 @@
+import copy
+import json
+import math
+
+import pytest
+
+from thanos.errors import UserError
+from thanos.evaluation.zero_shot import zero_shot
+
+ITEMS = [
+    {"question": f"{word} and", "options": [word, "nothing", word[::-1]], "gold": i % 3}
+    for i, word in enumerate(["apples", "pears", "plums", "figs", "limes", "dates", "kiwis"])
+]
+TASK = """
+task: fruit
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: fruit.jsonl
+output_type: multiple_choice
+test_split: test
+doc_to_text: "Q: {{question}}\\nA:"
+doc_to_choice: options
+doc_to_target: gold
+metric_list:
+  - metric: acc
+    aggregation: mean
+    higher_is_better: true
+  - metric: acc_norm
+    aggregation: mean
+    higher_is_better: true
+metadata:
+  version: 2.5
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def json_lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture
+def fruit(tmp_path):
+    (tmp_path / "fruit.yaml").write_text(TASK)
+    (tmp_path / "fruit.jsonl").write_text(json_lines(ITEMS))
+    return tmp_path
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    folder = tmp_path / "zeroshot"
+    folder.mkdir()
+    question = {"question": "What is red?", "answerKey": "B"}
+    question["choices"] = {"text": ["grass", "blood", "snow"], "label": ["A", "B", "C"]}
+    rows = {
+        "winogrande": {"sentence": "A _ fell.", "option1": "A", "option2": "B", "answer": "2"},
+        "openbookqa": {**question, "question_stem": "Red is"},
+        "boolq": {"passage": "Blood is red.", "question": "is blood red", "label": 1},
+        "piqa": {"goal": "stand", "sol1": "rise", "sol2": "fall", "label": 0},
+        "hellaswag": {
+            "activity_label": "Sport", "ctx_a": "A man runs.", "ctx_b": "he",
+            "endings": ["stops.", "flies.", "[title] sings.", "melts."], "label": "0",
+        },
+        "arc_easy": question,
+        "arc_challenge": question,
+        "rte": {"sentence1": "Blood is red.", "sentence2": "Blood is blue.", "label": 1},
+    }  # fmt: skip
+    for task, row in rows.items():
+        (folder / f"{task}.jsonl").write_text(json_lines([row] * 3))
+    return tmp_path
+
+
+def test_the_numbers_are_those_of_lm_eval_run_by_hand(
+    model, tokenizer, fruit, tmp_path, monkeypatch
+):
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.chdir(tmp_path)  # by hand, lm-eval looks for the data file here
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    by_hand = simple_evaluate(
+        HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=3),
+        tasks=["fruit"],
+        task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
+    )
+    (ours,) = zero_shot(model, tokenizer, ["fruit"], include_path=fruit, batch_size=3).tasks
+    expected = by_hand["results"]["fruit"]
+    assert ours.accuracy == 100 * expected["acc,none"]
+    assert ours.normalized_accuracy == 100 * expected["acc_norm,none"]
+    assert ours.standard_error == 100 * expected["acc_stderr,none"]
+    assert (ours.items, ours.version) == (7, "2.5")
+
+
+def test_accuracy_is_what_scoring_each_choice_gives(model, tokenizer, fruit):
+    import torch
+
+    hits = 0
+    for item in ITEMS:
+        prompt = tokenizer(f"Q: {item['question']}\nA:")["input_ids"]
+        scores = []
+        for option in item["options"]:
+            ids = torch.tensor(prompt + tokenizer(f" {option}")["input_ids"])
+            with torch.no_grad():
+                logprobs = model(input_ids=ids[None]).logits[0].log_softmax(-1)
+            scores.append(sum(logprobs[t - 1, ids[t]].item() for t in range(len(prompt), len(ids))))
+        hits += max(range(3), key=scores.__getitem__) == item["gold"]
+    result = zero_shot(model, tokenizer, ["fruit"], include_path=fruit)
+    assert 0 < hits < 7  # otherwise this test proves nothing
+    accuracy = hits / 7
+    assert result.mean_accuracy == pytest.approx(100 * accuracy)
+    # the standard error of a mean of n hits or misses, with n - 1
+    error = math.sqrt(accuracy * (1 - accuracy) / 6)
+    assert result.tasks[0].standard_error == pytest.approx(100 * error)
+
+
+def test_data_folder_and_limit(model, tokenizer, fruit, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "fruit.jsonl").write_text(json_lines(ITEMS[:5]))
+    options = {"include_path": fruit, "data_folder": data}
+    assert zero_shot(model, tokenizer, ["fruit"], **options).tasks[0].items == 5
+    limited = zero_shot(model, tokenizer, ["fruit"], limit=2, **options)
+    assert (limited.tasks[0].items, limited.limit) == (2, 2)
+
+
+def test_the_papers_tasks_read_a_mirror(model, tokenizer, mirror):
+    names = ["winogrande", "openbookqa", "boolq", "piqa", "hellaswag", "arc_easy", "arc_challenge"]
+    result = zero_shot(model, tokenizer, [*names, "rte"], mirror=mirror)
+    assert [task.task for task in result.tasks] == [*names, "rte"]
+    assert {task.items for task in result.tasks} == {3}
+    # Three equal items: all right or all wrong.
+    assert {task.accuracy for task in result.tasks} <= {0, 100}
+    assert result.mean_accuracy == sum(task.accuracy for task in result.tasks) / 8
+    versions = {task.task: task.version for task in result.tasks}
+    assert versions["boolq"] == "2.0"
+    assert versions["piqa"] == "1.0"
+
+
+def test_it_says_nothing_and_leaves_nothing_behind(model, tokenizer, mirror, capsys, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", mirror / "cache")
+    monkeypatch.chdir(mirror)
+    before = sorted(mirror.rglob("*"))
+    assert tokenizer.pad_token is None
+    zero_shot(model, tokenizer, ["hellaswag", "boolq"], mirror=mirror)
+    assert capsys.readouterr() == ("", "")
+    assert sorted(mirror.rglob("*")) == before
+    assert tokenizer.pad_token is None
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ([], "evaluation.tasks: no task is named"),
+        (
+            ["winogrand"],
+            "unknown task 'winogrand'; known are winogrande, openbookqa, ",
+        ),
+        (["piqa"], "has no zeroshot/piqa.jsonl or piqa_valid_rebuilt.jsonl for task 'piqa'"),
+    ],
+)
+def test_what_cannot_be_scored(model, tokenizer, tmp_path, tasks, message):
+    with pytest.raises(UserError, match=message):
+        zero_shot(model, tokenizer, tasks, mirror=tmp_path)
+
+
+def test_no_network_and_no_mirror(model, tokenizer, monkeypatch, tmp_path):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr("datasets.config.HF_MODULES_CACHE", tmp_path)
+    with pytest.raises(UserError, match=r"piqa could not be .* zeroshot/piqa.jsonl"):
+        zero_shot(model, tokenizer, ["piqa"])
+
+
+def test_damaged_local_data(model, tokenizer, fruit):
+    (fruit / "fruit.jsonl").write_text('{"question": "a"}\n{"quest')
+    with pytest.raises(UserError, match=r"fruit.jsonl, line 2: not JSON"):
+        zero_shot(model, tokenizer, ["fruit"], include_path=fruit)
+    (fruit / "fruit.jsonl").unlink()
+    with pytest.raises(UserError, match=r"fruit.jsonl does not exist"):
+        zero_shot(model, tokenizer, ["fruit"], include_path=fruit)

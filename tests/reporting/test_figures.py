@@ -1,0 +1,126 @@
+"""Figures: drawn without pyplot, equal bytes for equal data, the method's look everywhere."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+from thanos.errors import UserError
+from thanos.reporting.curves import layer_figure, sweep_figure
+from thanos.reporting.figures import main_figure
+from thanos.reporting.frame import collect, collect_layers
+from thanos.reporting.measures import Measure
+from thanos.reporting.scales import loss_scale
+from thanos.reporting.style import look, render, save
+
+WriteRun = Callable[..., Path]
+
+
+def test_the_main_figure_has_a_panel_per_model(demo_runs: list[Path]) -> None:
+    figure = main_figure(collect(demo_runs))
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["doc-llama (dense 32.56)", "doc-opt (dense 40.70)"]
+
+
+def test_the_main_figure_is_the_same_every_time(demo_runs: list[Path], tmp_path: Path) -> None:
+    frame = collect(demo_runs[: len(demo_runs) // 2])
+    figure = main_figure(frame)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["Magnitude", "Wanda", "SparseGPT", "Thanos", "Thanos (α=0.1)", "Dense"]
+    assert "122.2" in [text.get_text() for text in figure.axes[0].texts]
+    paths = save(figure, tmp_path, "main")
+    assert [path.name for path in paths] == ["main.svg", "main.png", "main.pdf"]
+    assert paths[1].read_bytes().startswith(b"\x89PNG")
+    assert paths[2].read_bytes().startswith(b"%PDF")
+    again = render(main_figure(frame))
+    assert [again[path.suffix[1:]] for path in paths] == [path.read_bytes() for path in paths]
+    assert b"<dc:date>" not in again["svg"]
+
+
+def test_values_stay_inside_the_axes(demo_runs: list[Path]) -> None:
+    for measure in (Measure("perplexity", "docs"), Measure("mean_acc", "zero_shot")):
+        figure = main_figure(collect(demo_runs), measure)
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            frame = axes.get_window_extent()
+            for text in axes.texts:
+                box = text.get_window_extent()
+                assert frame.x0 <= box.x0
+                assert box.x1 <= frame.x1 + 1
+
+
+def test_the_callers_settings_survive(demo_runs: list[Path]) -> None:
+    with matplotlib.rc_context({"font.size": 31}):
+        render(main_figure(collect(demo_runs[:6])))
+        assert matplotlib.rcParams["font.size"] == 31
+
+
+def test_a_sweep_has_a_panel_per_model_and_pattern(write_run: WriteRun) -> None:
+    runs = [
+        write_run(model, pattern, method, 30.0 + seed + 64 / size, block_size=size, seed=seed)
+        for model in ("a", "b")
+        for pattern in ("0.5", "2:4")
+        for method in ("sparsegpt", "thanos")
+        for size in (8, 64)
+        for seed in (0, 1)
+    ]
+    runs.append(write_run("a", "dense", "dense", 29.0))
+    figure = sweep_figure(collect(runs), "block_size")
+    assert [axes.get_title() for axes in figure.axes] == [
+        *("a, Unstructured 50%", "a, 2:4", "b, Unstructured 50%", "b, 2:4")
+    ]
+    assert figure.axes[2].get_xlabel() == "block size B (columns)"
+    assert all(len(content) > 1000 for content in render(figure).values())
+
+
+def test_a_sweep_over_texts(write_run: WriteRun) -> None:
+    runs = [write_run(source=source, perplexity=p) for source, p in (("c4", 9.0), ("docs", 8.0))]
+    figure = sweep_figure(collect(runs), "calibration_source")
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["c4", "docs"]
+
+
+def test_layers(demo_runs: list[Path]) -> None:
+    figure = layer_figure(collect_layers(demo_runs), "doc-llama", "2:4")
+    shown = [axes.get_title() for axes in figure.axes if axes.axison]
+    assert shown[0] == "self_attn.q_proj"
+    assert len(shown) == 7
+
+
+def test_what_cannot_be_drawn_is_said(write_run: WriteRun) -> None:
+    dense = collect([write_run(pattern="dense", method="dense")])
+    with pytest.raises(UserError, match="no pruned run"):
+        main_figure(dense)
+    with pytest.raises(UserError, match="no pruned run"):
+        sweep_figure(dense, "block_size")
+    with pytest.raises(UserError, match="no layer records of x"):
+        layer_figure(collect_layers([write_run()]), "x", "2:4")
+
+
+def test_methods_look_the_same_everywhere() -> None:
+    plain = look({"method": "thanos", "outlier_fraction": 0.0})
+    hollow = look({"method": "thanos", "outlier_fraction": 0.1})
+    assert (plain.colour, plain.marker) == (hollow.colour, hollow.marker)
+    assert plain.marks()["markerfacecolor"] == plain.colour
+    assert hollow.marks()["markerfacecolor"] == "white"
+    others = [look({"method": name}) for name in ("magnitude", "wanda", "sparsegpt", "thanos")]
+    assert len({entry.colour for entry in others}) == len({entry.marker for entry in others}) == 4
+
+
+def test_the_loss_scale_is_invertible_on_both_sides_of_dense() -> None:
+    scale = loss_scale(30.0)
+    values = np.array([15.0, 29.9, 30.0, 31.0, 3000.0])
+    np.testing.assert_allclose(scale.backward(scale.forward(values)), values)
+    assert (np.diff(scale.forward(values)) > 0).all()
+
+
+def test_figures_import_no_pyplot() -> None:
+    code = (
+        "import sys, thanos.reporting.figures, thanos.reporting.curves;"
+        "print([m for m in ('torch', 'matplotlib.pyplot', 'wandb') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,112 @@
+"""One small table in every format."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from thanos.reporting.frame import collect
+from thanos.reporting.grid import Block, Cell, Column, Row, Table
+from thanos.reporting.render import latex_escape, to_csv, to_latex, to_markdown, to_terminal
+from thanos.reporting.tables import main_table
+
+TABLE = Table(
+    name="small",
+    title="50% & more_or_less",
+    stub=("Method",),
+    columns=(Column("docs ↓", "model_a"), Column("docs ↓", "b"), Column("acc ↑", "b")),
+    blocks=(
+        Block(
+            "2:4",
+            (
+                Row(("Wanda",), (Cell("9.00", 9.0), Cell("8.00", 8.0, "0.50", 0.5), Cell())),
+                Row(
+                    ("Thanos (α=0.1)",),
+                    (
+                        Cell("7.50", 7.5, best=True),
+                        Cell("8.10", 8.1, "0.20", 0.2),
+                        Cell("70.0", 70.0),
+                    ),
+                ),
+            ),
+        ),
+    ),
+    footnotes=("† not n:m.",),
+)
+
+
+def test_markdown() -> None:
+    assert to_markdown(TABLE) == (
+        "**50% & more_or_less**\n\n"
+        "| Method | docs ↓<br>model_a | docs ↓<br>b | acc ↑<br>b |\n"
+        "| --- | ---: | ---: | ---: |\n"
+        "| **2:4** |  |  |  |\n"
+        "| Wanda | 9.00 | 8.00 ± 0.50 | — |\n"
+        "| Thanos (α=0.1) | **7.50** | 8.10 ± 0.20 | 70.0 |\n"
+        "\n- Bold: best of each block.\n- † not n:m.\n"
+    )
+
+
+def test_csv_has_the_full_numbers() -> None:
+    assert to_csv(TABLE) == (
+        "block,Method,docs ↓: model_a,docs ↓: b,docs ↓: b ±,acc ↑: b\n"
+        "2:4,Wanda,9.0,8.0,0.5,\n"
+        "2:4,Thanos (α=0.1),7.5,8.1,0.2,70.0\n"
+    )
+
+
+def test_terminal() -> None:
+    assert to_terminal(TABLE) == (
+        "50% & more_or_less\n\n"
+        "---------------------------------------------\n"
+        "                                docs ↓  acc ↑\n"
+        "Method          model_a             b      b\n"
+        "---------------------------------------------\n"
+        "2:4\n"
+        "Wanda              9.00   8.00 ± 0.50      —\n"
+        "Thanos (α=0.1)     7.50*  8.10 ± 0.20   70.0\n"
+        "---------------------------------------------\n\n"
+        "* best of each block.\n† not n:m.\n"
+    )
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_the_terminal_is_never_wider(demo_runs: list[Path], width: int) -> None:
+    text = to_terminal(main_table(collect(demo_runs)), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("doc-opt") == 2  # nothing is lost
+
+
+def test_latex() -> None:
+    text = to_latex(TABLE)
+    assert r"\caption{50\% \& more\_or\_less}" in text
+    assert (
+        r"& \multicolumn{2}{c}{docs $\downarrow$} & \multicolumn{1}{c}{acc $\uparrow$} \\" in text
+    )
+    assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-4}" in text
+    assert r"Wanda & 9.00 & 8.00 $\pm$ 0.50 & --- \\" in text
+    assert r"Thanos ($\alpha$=0.1) & \textbf{7.50} & 8.10 $\pm$ 0.20 & 70.0 \\" in text
+    assert latex_escape(r"a_b%c\d~{e}^†") == (
+        r"a\_b\%c\textbackslash{}d\textasciitilde{}\{e\}\textasciicircum{}$\dagger$"
+    )
+    assert text.isascii()
+
+
+def test_wide_latex_is_cut_between_groups() -> None:
+    columns = tuple(Column(f"group {i // 3}", str(i)) for i in range(12))
+    blocks = (Block("b", (Row(("m",), tuple(Cell(str(i), i) for i in range(12))),)),)
+    text = to_latex(Table("wide", "wide", ("Method",), columns, blocks))
+    assert text.count(r"\begin{tabular}{@{}lrrrrrr@{}}") == 2
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+def test_latex_compiles(demo_runs: list[Path], tmp_path: Path) -> None:
+    tables = to_latex(main_table(collect(demo_runs))) + to_latex(TABLE)
+    source = tmp_path / "tables.tex"
+    source.write_text(
+        r"\documentclass{article}\usepackage{booktabs}\begin{document}" + tables + r"\end{document}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", source.name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]

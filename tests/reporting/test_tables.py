@@ -1,0 +1,252 @@
+"""Tables that can be checked on paper."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from thanos.errors import UserError
+from thanos.reporting.ablations import ablation_table
+from thanos.reporting.frame import collect
+from thanos.reporting.grid import Table
+from thanos.reporting.labels import method_label, pattern_label
+from thanos.reporting.measures import Measure
+from thanos.reporting.published import read_published
+from thanos.reporting.render import to_csv, to_markdown
+from thanos.reporting.tables import main_table, main_tables
+
+WriteRun = Callable[..., Path]
+
+
+def body(table: Table) -> list[str]:
+    """The Markdown lines of the table proper, without header and footnotes."""
+    lines = [line for line in to_markdown(table).splitlines() if line.startswith("|")]
+    return [" ".join(line.replace("|", " ").split()) for line in lines[2:]]
+
+
+def test_the_main_table(demo_runs: list[Path]) -> None:
+    table = main_table(collect(demo_runs), [Measure("perplexity", "docs")])
+    assert body(table) == [
+        "**Dense**",
+        "Dense 32.56 40.70",
+        "**Unstructured 50%**",
+        "Magnitude 50.0% 34.54 43.17",
+        "Wanda 50.0% 34.01 42.51",
+        "SparseGPT 50.0% 33.43 41.79",
+        "Thanos 50.0% **33.15** **41.44**",
+        "**Structured 30%**",
+        "Magnitude 30.0% 122.2 152.8",
+        "Wanda 30.0% 56.90 71.12",
+        "SparseGPT 30.0% 37.66 47.07",
+        "Thanos 30.0% 35.89 44.86",
+        "Thanos (α=0.1) 30.0% **35.76** **44.70**",
+        "**4:8**",
+        "Magnitude 50.0% 36.44 45.55",
+        "Wanda 50.0% 36.20 45.25",
+        "SparseGPT 50.0% 33.78 42.23",
+        "Thanos 50.0% 33.56 41.95",
+        "Thanos (α=0.1) 45.0% † **33.38** **41.73**",
+        "**2:4**",
+        "Magnitude 50.0% 38.09 47.61",
+        "Wanda 50.0% 38.10 47.62",
+        "SparseGPT 50.0% 34.43 43.04",
+        "Thanos 50.0% 33.94 42.42",
+        "Thanos (α=0.1) 45.0% † **33.67** **42.09**",
+    ]
+    assert any("not a valid n:m tensor" in note for note in table.footnotes)
+    assert "Perplexity of docs: windows of 256 tokens." in table.footnotes
+
+
+def test_accuracy_is_best_when_high(write_run: WriteRun) -> None:
+    runs = [write_run(method="wanda", acc=70.0), write_run(method="thanos", acc=71.0)]
+    table = main_table(collect(runs), [Measure("mean_acc", "zero_shot")])
+    assert body(table) == ["**2:4**", "Wanda 50.0% 70.00", "Thanos 50.0% **71.00**"]
+    assert table.columns[0].group == "zero-shot mean accuracy (%) ↑"
+    assert "Accuracy: mean over docs_choice." in table.footnotes
+
+
+def test_gaps_and_lonely_cells(write_run: WriteRun) -> None:
+    runs = [
+        write_run("a", method="wanda", perplexity=20.0),
+        write_run("a", method="thanos", perplexity=10.0),
+        write_run("b", method="thanos", perplexity=30.0),
+    ]
+    table = main_table(collect(runs))
+    assert body(table) == ["**2:4**", "Wanda 50.0% 20.00 —", "Thanos 50.0% **10.00** 30.00"]
+    assert "—: no result." in table.footnotes
+    assert to_csv(table).splitlines()[1] == "2:4,Wanda,50.0%,20.0,"
+
+
+def test_equal_numbers_are_equally_best(write_run: WriteRun) -> None:
+    runs = [write_run(method="wanda", perplexity=9.501), write_run(perplexity=9.502)]
+    assert body(main_table(collect(runs)))[1:] == ["Wanda 50.0% **9.50**", "Thanos 50.0% **9.50**"]
+
+
+def test_mean_and_interval_over_seeds(write_run: WriteRun) -> None:
+    runs = [write_run(perplexity=value, seed=seed) for seed, value in enumerate((10.0, 11.0, 12.0))]
+    table = main_table(collect(runs))
+    # t(0.975, 2) = 4.3027, standard deviation 1: 4.3027 / sqrt(3) = 2.484
+    assert body(table)[1] == "Thanos 50.0% 11.00 ± 2.48"
+    (cell,) = table.blocks[0].rows[0].cells
+    assert cell.half_width == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert "Mean ± 95% interval (Student t) over 3 seeds." in table.footnotes
+
+
+def test_dense_runs_of_several_seeds_are_one_observation(write_run: WriteRun) -> None:
+    runs = [write_run(pattern="dense", method="dense", perplexity=9.0, seed=s) for s in (0, 1)]
+    assert body(main_table(collect([*runs, write_run()])))[1] == "Dense 9.00"
+
+
+def test_what_is_not_comparable_is_refused(write_run: WriteRun) -> None:
+    one, other = write_run(block_size=128), write_run(block_size=256, seed=1)
+    with pytest.raises(UserError, match="differ in block_size"):
+        main_table(collect([one, other]))
+    long_windows = write_run(method="wanda", seqlen=512)
+    with pytest.raises(UserError, match="different window lengths"):
+        main_table(collect([one, long_windows]))
+    again = write_run(block_size=128, options={"something": "unseen"})
+    with pytest.raises(UserError, match="several runs for one seed"):
+        main_table(collect([one, again]))
+
+
+def test_options_of_the_pass_make_a_row(write_run: WriteRun) -> None:
+    better = write_run(perplexity=33.0, options={"refine_steps": 30, "order": "sublayer"})
+    plain = write_run(perplexity=34.0, options={"refine_steps": 0, "order": "block"})
+    assert body(main_table(collect([better, plain])))[1:] == [
+        "Thanos 50.0% 34.00",
+        "Thanos (refine 30, sublayer) 50.0% **33.00**",
+    ]
+
+
+def test_wide_suites_get_a_table_per_measure(demo_runs: list[Path]) -> None:
+    frame = collect(demo_runs)
+    assert [table.name for table in main_tables(frame)] == ["main"]
+    names = [table.name for table in main_tables(frame, most_columns=2)]
+    assert names == ["main-perplexity-docs", "main-mean_acc-zero_shot"]
+
+
+PUBLISHED = """\
+source,context,model,method,pattern,perplexity
+"SLiM, Table 13",2048,facebook/opt-125m,dense,dense,27.66
+"SLiM, Table 13",2048,facebook/opt-125m,wanda,unstructured-0.5,39.3
+Other,4096,facebook/opt-125m,thanos,unstructured-0.5,1
+Repo,2048,facebook/opt-125m,thanos-a0.1,structured-0.3,50
+"""
+
+
+def test_published_values_stand_beside_ours(write_run: WriteRun, tmp_path: Path) -> None:
+    (tmp_path / "published.csv").write_text(PUBLISHED)
+    setup = {"path": "/models/opt-125m", "corpus": "wikitext2", "seqlen": 2048}
+    runs = [
+        write_run("opt", "dense", "dense", 27.66, **setup),
+        write_run("opt", "0.5", "wanda", 40.0, **setup),
+        write_run("opt", "0.5", "thanos", 38.0, **setup),
+        write_run("opt", "structured:0.3", "thanos", 55.0, alpha=0.1, **setup),
+    ]
+    table = main_table(collect(runs), published=read_published(tmp_path / "published.csv"))
+    assert [column.name for column in table.columns] == ["opt", "opt published", "opt Δ%"]
+    assert body(table) == [
+        "**Dense**",
+        "Dense 27.66 27.66 +0.0",
+        "**Unstructured 50%**",
+        "Wanda 50.0% 40.00 39.30 +1.8",
+        "Thanos 50.0% **38.00** — —",
+        "**Structured 30%**",
+        "Thanos (α=0.1) 30.0% 55.00 50.00 +10.0",
+    ]
+    assert any("SLiM, Table 13" in note for note in table.footnotes)
+    assert not any("gate" in note for note in table.footnotes)
+
+
+def test_a_missed_dense_gate_is_shown(write_run: WriteRun, tmp_path: Path) -> None:
+    (tmp_path / "published.csv").write_text(PUBLISHED)
+    setup = {"path": "facebook/opt-125m", "corpus": "wikitext2", "seqlen": 2048}
+    run = write_run("opt", "dense", "dense", 30.0, **setup)
+    table = main_table(collect([run]), published=read_published(tmp_path / "published.csv"))
+    assert table.footnotes[0].startswith("Dense gate missed: opt has 30.00, published 27.66 (+8.5%")
+
+
+def test_a_bad_published_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "published.csv").write_text(PUBLISHED.replace("39.3", "many"))
+    with pytest.raises(UserError, match=r"published.csv, line 3"):
+        read_published(tmp_path / "published.csv")
+
+
+def test_ablation_over_block_size(write_run: WriteRun) -> None:
+    values = {8: 12.0, 64: 10.0, 512: 11.0}
+    runs = [write_run(block_size=size, perplexity=value) for size, value in values.items()]
+    runs += [write_run(pattern="4:8", block_size=64, perplexity=9.0)]
+    runs += [write_run(pattern="dense", method="dense", perplexity=8.0)]
+    table = ablation_table(collect(runs), "method.block_size")
+    assert [(column.group, column.name) for column in table.columns] == [
+        ("doc-llama, 4:8", "Thanos"),
+        ("doc-llama, 2:4", "Thanos"),
+    ]
+    assert body(table) == [
+        "**Dense**",
+        "dense 8.00 8.00",
+        "**Pruned**",
+        "8 — 12.00",
+        "64 9.00 **10.00**",
+        "512 — 11.00",
+    ]
+
+
+def test_ablation_over_sparsity_compares_methods(write_run: WriteRun) -> None:
+    runs = [
+        write_run(pattern=f"{p}", method=method, perplexity=10 * p + extra)
+        for p in (0.3, 0.5)
+        for method, extra in (("wanda", 1.0), ("thanos", 0.0))
+    ]
+    table = ablation_table(collect(runs), "nominal_sparsity")
+    assert table.columns[0].group == "doc-llama, Unstructured"
+    assert body(table) == ["**Pruned**", "0.3 4.00 **3.00**", "0.5 6.00 **5.00**"]
+
+
+def test_ablation_over_a_grid_and_outliers(write_run: WriteRun) -> None:
+    runs = [
+        write_run(perplexity=value, options={"metric": metric, "scope": "row"})
+        for metric, value in (("magnitude", 9.0), ("wanda", 8.0))
+    ]
+    table = ablation_table(collect(runs), ["mask_metric", "mask_scope"])
+    assert table.stub == ("mask metric", "mask scope")
+    assert body(table) == ["**Pruned**", "magnitude row 9.00", "wanda row **8.00**"]
+    runs = [write_run(perplexity=9.0 + a, alpha=a) for a in (0.0, 0.2)]
+    table = ablation_table(collect(runs), "outlier_fraction")
+    assert [column.name for column in table.columns] == ["Thanos"]
+    assert body(table) == ["**Pruned**", "0 **9.00**", "0.2 9.20"]
+
+
+def test_calibration_sources_are_never_averaged(write_run: WriteRun) -> None:
+    runs = [
+        write_run(source=source, windows=windows, perplexity=9.0 - windows / 64)
+        for source in ("c4", "docs")
+        for windows in (1, 64)
+    ]
+    table = ablation_table(collect(runs), "calibration.windows")
+    assert [column.group for column in table.columns] == [
+        "doc-llama, 2:4, c4",
+        "doc-llama, 2:4, docs",
+    ]
+    assert body(table)[1:] == ["1 8.98 8.98", "64 **8.00** **8.00**"]
+
+
+def test_an_unknown_axis_is_refused(write_run: WriteRun) -> None:
+    with pytest.raises(UserError, match="no column colour"):
+        ablation_table(collect([write_run()]), "colour")
+
+
+def test_labels() -> None:
+    texts = ["2:4", "structured:0.3", "dense", "0.5", "4:8"]
+    ordered = sorted(map(pattern_label, texts))
+    assert [label.title for label in ordered] == [
+        *("Dense", "Unstructured 50%", "Structured 30%", "4:8", "2:4")
+    ]
+    assert pattern_label("unstructured-0.50").text == "unstructured:0.5"
+    row = {"method": "sparsegpt", "outlier_fraction": 0.1, "correction": 0.75}
+    assert method_label(row) == "SparseGPT (α=0.1, β=0.75)"
+    assert method_label({"method": "mine"}) == "mine"
+    for text in ("", "1.5", "4:2", "0:4", "semi:0.5"):
+        with pytest.raises(UserError, match="pattern"):
+            pattern_label(text)

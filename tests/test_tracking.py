@@ -1,0 +1,168 @@
+"""W&B offline: what is in the folder afterwards, read from W&B's own record file."""
+
+import json
+import logging
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from thanos.errors import UserError
+from thanos.tracking import log_run, log_suite, run_id
+
+BLOCK_BYTES = 32768  # of the record file, which has LevelDB's log format
+
+
+@pytest.fixture(autouse=True)
+def lonely_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without a W&B login, to see what is written outside of the chosen directory."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    return home
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs/doc-llama/2-4/thanos-0123abcd"
+    folder.mkdir(parents=True)
+    config = {
+        "seed": 0,
+        "model": {"name": "doc-llama"},
+        "method": {"name": "thanos", "block_size": 512},
+        "pattern": "2:4",
+    }
+    layer = {"block": 0, "layer": "model.layers.0.mlp.up_proj", "shape": [8, 4], "sparsity": 0.5}
+    layer |= {"relative_error": 0.02, "seconds": 0.1, "damping": 0.01}
+    pruning = {"sparsity": 0.5, "relative_error": 0.02, "seconds": 1.5, "layers": [layer]}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "pruning.json").write_text(json.dumps(pruning))
+    (folder / "perplexity.json").write_text(
+        json.dumps({"corpora": {"docs": {"perplexity": 33.9, "loss": 3.5}}})
+    )
+    return folder
+
+
+def test_an_offline_run_has_config_metrics_and_layers(
+    run_folder: Path, tmp_path: Path, lonely_home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    environment = dict(os.environ)
+    target = tmp_path / "tracking"
+    log_run(run_folder, group="demo", tags=["a"], directory=target)
+
+    (run,) = [record.run for record in read_back(target) if record.HasField("run")]
+    assert (run.run_id, run.project, run.run_group) == ("0123abcd", "thanos", "demo")
+    assert run.display_name == "doc-llama/2-4/thanos-0123abcd"
+    assert list(run.tags) == ["a"]
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert config["method"] == {"name": "thanos", "block_size": 512}
+    assert config["pattern"] == "2:4"
+
+    (history,) = [record.history for record in read_back(target) if record.HasField("history")]
+    metrics = metrics_of(history)
+    assert metrics["perplexity/docs"] == 33.9
+    assert metrics["sparsity"] == 0.5
+    table = next(target.glob("wandb/*/files/media/table/*.json"))
+    content = json.loads(table.read_text())
+    assert content["data"] == [[0, "model.layers.0.mlp.up_proj", 8, 4, 0.5, 0.02, 0.1]]
+
+    assert capfd.readouterr() == ("", "")
+    assert not list(lonely_home.rglob("*"))
+    assert dict(os.environ) == environment
+
+
+def test_a_run_that_is_logged_again_replaces_itself(run_folder: Path, tmp_path: Path) -> None:
+    log_run(run_folder, directory=tmp_path)
+    (run_folder / "perplexity.json").write_text(
+        json.dumps({"corpora": {"docs": {"perplexity": 31, "loss": 3}}})
+    )
+    log_run(run_folder, directory=tmp_path)
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
+    (history,) = [record.history for record in read_back(tmp_path) if record.HasField("history")]
+    assert metrics_of(history)["perplexity/docs"] == 31
+
+
+def test_a_suite_is_one_artifact(tmp_path: Path) -> None:
+    suite = tmp_path / "demo"
+    for name in ("results.csv", "tables/main.md", "figures/main.png"):
+        (suite / name).parent.mkdir(parents=True, exist_ok=True)
+        (suite / name).write_text(name)
+    log_suite(suite, directory=tmp_path)
+    (artifact,) = [
+        record.request.log_artifact.artifact if record.HasField("request") else record.artifact
+        for record in read_back(tmp_path)
+        if record.HasField("artifact") or record.request.HasField("log_artifact")
+    ]
+    assert artifact.name == "suite-demo"
+    paths = {entry.path for entry in artifact.manifest.contents}
+    assert paths == {"results.csv", "tables/main.md", "figures/main.png"}
+
+
+def test_disabled_writes_nothing(run_folder: Path, tmp_path: Path) -> None:
+    log_run(run_folder, mode="disabled", directory=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_failure_of_wandb_is_a_warning(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    with caplog.at_level(logging.WARNING):
+        log_run(run_folder, directory=tmp_path)
+    assert "0123abcd was not logged to W&B (offline)" in caplog.text
+
+
+def test_online_without_login_is_a_warning(run_folder: Path, tmp_path: Path, caplog: Any) -> None:
+    with caplog.at_level(logging.WARNING):
+        log_run(run_folder, mode="online", directory=tmp_path)
+    assert "was not logged to W&B (online)" in caplog.text
+
+
+def test_what_is_the_users_fault_is_an_error(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="tracking mode 'maybe'"):
+        log_run(run_folder, mode="maybe", directory=tmp_path)
+    with pytest.raises(UserError, match=r"results\.csv: missing"):
+        log_suite(tmp_path, directory=tmp_path)
+
+
+def test_a_folder_without_hash_is_known_by_its_config(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    first = run_id(tmp_path)
+    assert len(first) == 8
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    assert run_id(tmp_path) != first
+
+
+def metrics_of(history: Any) -> dict[str, Any]:
+    return {
+        "/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in history.item
+    }
+
+
+def read_back(directory: Path) -> list[Any]:
+    """All records of the only offline run below `directory`."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (path,) = (directory / "wandb").glob("offline-run-*/run-*.wandb")
+    return [Record.FromString(content) for content in _payloads(path.read_bytes())]
+
+
+def _payloads(data: bytes) -> Iterator[bytes]:
+    """Records of a LevelDB log: crc (4 bytes), length (2), kind (1), payload; kind 1 is whole."""
+    position, parts = 7, b""  # after the file's own header
+    while position + 7 <= len(data):
+        if BLOCK_BYTES - position % BLOCK_BYTES < 7:
+            position += BLOCK_BYTES - position % BLOCK_BYTES
+            continue
+        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, last
+            yield parts
+            parts = b""

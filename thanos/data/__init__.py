@@ -1,0 +1,1 @@
+"""Text sources, and the windows of tokens that are cut from them."""

@@ -1,0 +1,107 @@
+"""Text and records from files: every complaint is one line with the file and the remedy."""
+
+import gzip
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import UserError
+
+Content = TypeVar("Content")
+
+
+def read_text(path: Path) -> str:
+    """Return a UTF-8 file (a `.gz` is unpacked) with newlines as they are in the file.
+
+    Raises:
+        UserError: if the file is missing, damaged, not UTF-8, or holds nothing but white space.
+    """
+    return _read(path, lambda: _decompressed(path).decode("utf-8-sig"))
+
+
+def read_lines(path: Path) -> list[str]:
+    r"""Return the lines of a UTF-8 file without their newlines.
+
+    Only `\n` and `\r\n` end a line: `str.splitlines` would also break at the exotic separators that
+    occur in web text.
+    """
+    lines = read_text(path).split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a JSON-lines file; blank lines are skipped.
+
+    Raises:
+        UserError: as `read_text`, and if a line is not a JSON object.
+    """
+    rows = []
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path}, line {number}: not JSON ({error.msg}); fetch it again"
+            ) from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: expected a JSON object; fetch the file again")
+        rows.append(row)
+    return rows
+
+
+def read_parquet_column(path: Path, column: str) -> list[str]:
+    """Return one text column of a Parquet file."""
+    from pyarrow import parquet  # only the hub's files need it
+
+    return _read(path, lambda: parquet.read_table(path, columns=[column])[column].to_pylist())
+
+
+def hub_file(repository: str, filename: str, revision: str, remedy: str) -> Path:
+    """Return the local copy of a file of a data set on the Hugging Face hub, downloaded once.
+
+    Raises:
+        UserError: with `remedy`, if the file is neither in the local cache nor can be fetched.
+    """
+    from huggingface_hub import hf_hub_download  # local sources never pay for this import
+    from huggingface_hub.errors import HfHubHTTPError
+
+    hub_log = logging.getLogger("huggingface_hub")
+    level = hub_log.level
+    hub_log.setLevel(logging.ERROR)  # five retries would be told before the one line below
+    try:
+        return Path(hf_hub_download(repository, filename, repo_type="dataset", revision=revision))
+    except (OSError, HfHubHTTPError) as error:  # no network, offline mode, unknown revision
+        raise UserError(
+            f"{repository}/{filename} could not be fetched from the Hugging Face hub "
+            f"({type(error).__name__}); {remedy}"
+        ) from error
+    finally:
+        hub_log.setLevel(level)
+
+
+def _decompressed(path: Path) -> bytes:
+    content = path.read_bytes()
+    return gzip.decompress(content) if path.suffix == ".gz" else content
+
+
+def _read(path: Path, read: Callable[[], Content]) -> Content:
+    if not path.is_file():
+        kind = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {kind}; give the path of a text file")
+    try:
+        content = read()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 (byte {error.start}); convert it, e.g. with iconv -t utf-8"
+        ) from error
+    except (OSError, EOFError, ValueError) as error:  # truncated gzip, damaged Parquet
+        raise UserError(f"{path} cannot be read ({error}); fetch it again") from error
+    if not content or (isinstance(content, str) and not content.strip()):
+        raise UserError(f"{path} is empty; give a file with text")
+    return content

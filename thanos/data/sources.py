@@ -1,0 +1,207 @@
+"""The text sources: what each one gives for calibration and for evaluation.
+
+| source | calibration documents | evaluation text |
+|---|---|---|
+| docstrings | the corpus' calibration split, by file | its held-out split, by blank lines |
+| text | the whole file at `path` | the same |
+| c4 | documents of the first English training shard | the first 1,100 of validation, by spaces |
+| wikitext2 | the raw training split, by two newlines | the raw test split, by two newlines |
+| ptb | the training sentences, by spaces | the test sentences, by spaces |
+
+"By" is what joins the parts to one text. The last three come from the hub at a pinned revision.
+Without network they are read from `path` (that very file) or from `mirror`, a folder with the files
+that `Split.mirrored` names: `c4/c4-train.00000-of-01024.json.gz`, `wikitext2/wiki.test.raw`,
+`ptb/ptb.test.txt` and so on. A `.txt` file in place of a C4 shard has one document per line.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UserError
+from .files import (
+    hub_file,
+    read_json_lines,
+    read_lines,
+    read_parquet_column,
+    read_text,
+)
+
+SOURCES = ("docstrings", "text", "c4", "wikitext2", "ptb")
+C4_VALIDATION_DOCUMENTS = 1100
+C4_VALIDATION_WINDOWS = 256
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a public data set: where it is on the hub and in a mirror."""
+
+    repository: str
+    revision: str
+    filename: str  # in the repository
+    column: str  # that holds the text
+    mirrored: tuple[str, ...]  # accepted names below the mirror, best first
+
+
+def _c4(filename: str, plain: str) -> Split:
+    revision = "1588ec454efa1a09f29cd18ddd04fe05fc8653a2"
+    return Split(
+        "allenai/c4", revision, f"en/{filename}", "text", (f"c4/{filename}", f"c4/{plain}")
+    )
+
+
+def _wikitext2(split: str) -> Split:
+    revision = "b08601e04326c79dfdd32d625aee71d232d685c3"
+    filename = f"wikitext-2-raw-v1/{split}-00000-of-00001.parquet"
+    mirrored = (f"wikitext2/wiki.{split}.raw", f"wikitext2/{split}-00000-of-00001.parquet")
+    return Split("Salesforce/wikitext", revision, filename, "text", mirrored)
+
+
+def _ptb(split: str) -> Split:
+    # The data set is a loading script; the hub's own conversion is the one form that still loads.
+    filename = f"penn_treebank/{split}/0000.parquet"
+    mirrored = (f"ptb/ptb.{split}.txt", f"ptb/{split}.parquet")
+    return Split(
+        "ptb-text-only/ptb_text_only", "refs/convert/parquet", filename, "sentence", mirrored
+    )
+
+
+CALIBRATION = {
+    "c4": _c4("c4-train.00000-of-01024.json.gz", "c4-train.txt"),
+    "wikitext2": _wikitext2("train"),
+    "ptb": _ptb("train"),
+}
+EVALUATION = {
+    "c4": _c4("c4-validation.00000-of-00008.json.gz", "c4-validation.txt"),
+    "wikitext2": _wikitext2("test"),
+    "ptb": _ptb("test"),
+}
+
+
+def calibration_documents(
+    source: str, path: str | Path | None = None, mirror: str | Path | None = None
+) -> list[str]:
+    """Return the documents that calibration windows are drawn from.
+
+    Args:
+        source: one of `SOURCES`.
+        path: the file to read: required by `text`, in place of the hub's file for the public sets.
+        mirror: folder with copies of the public sets, for machines without network.
+
+    Raises:
+        UserError: unknown source; missing, empty or unreadable file; neither network nor mirror.
+    """
+    _check_source(source, "calibration", path)
+    if source == "docstrings":
+        return _docstrings("calibration")
+    if source == "text":
+        return [read_text(Path(str(path)))]
+    rows = _rows(source, CALIBRATION[source], "calibration", path, mirror)
+    return _documents(source, rows)
+
+
+def evaluation_text(
+    source: str, path: str | Path | None = None, mirror: str | Path | None = None
+) -> str:
+    """Return the text on which perplexity is measured; arguments and errors as for calibration."""
+    _check_source(source, "evaluation", path)
+    if source == "docstrings":
+        return "\n\n".join(_docstrings("heldout"))
+    if source == "text":
+        return read_text(Path(str(path)))
+    rows = _rows(source, EVALUATION[source], "evaluation", path, mirror)
+    if source == "c4":
+        if len(rows) < C4_VALIDATION_DOCUMENTS:
+            logger.warning(
+                "c4: %d documents, the protocol takes %d: not comparable with published values",
+                len(rows),
+                C4_VALIDATION_DOCUMENTS,
+            )
+        return " ".join(rows[:C4_VALIDATION_DOCUMENTS])
+    return _documents(source, rows)[0]
+
+
+def evaluation_max_windows(source: str) -> int | None:
+    """Return how many windows of the source's evaluation text are used; None means all."""
+    return C4_VALIDATION_WINDOWS if source == "c4" else None
+
+
+def _documents(source: str, rows: list[str]) -> list[str]:
+    match source:
+        case "wikitext2":
+            return ["\n\n".join(rows)]
+        case "ptb":
+            return [" ".join(rows)]
+        case _:
+            return rows
+
+
+def _check_source(source: str, use: str, path: str | Path | None) -> None:
+    if source not in SOURCES:
+        key = {"calibration": "calibration.source", "evaluation": "evaluation.corpora"}[use]
+        raise UserError(f"{key}: unknown {source!r}; known are {', '.join(SOURCES)}")
+    if source == "text" and path is None:
+        raise UserError(f"{use}.path: source 'text' needs the path of a UTF-8 text file")
+
+
+def _docstrings(split: str) -> list[str]:
+    from ..testbed.corpus import extract
+
+    try:
+        return [document.text for document in extract(split) if document.split == split]
+    except ModuleNotFoundError as error:
+        raise UserError(str(error)) from error
+
+
+def _rows(
+    source: str, split: Split, use: str, path: str | Path | None, mirror: str | Path | None
+) -> list[str]:
+    if path is not None:
+        file = Path(path)
+    elif mirror is not None:
+        file = _mirrored(source, split, Path(mirror), use)
+    else:
+        file = hub_file(
+            split.repository,
+            split.filename,
+            split.revision,
+            remedy=f"set {use}.mirror to a folder that holds {split.mirrored[0]}",
+        )
+    return _reader(file, split)(file)
+
+
+def _mirrored(source: str, split: Split, mirror: Path, use: str) -> Path:
+    for name in split.mirrored:
+        if (mirror / name).is_file():
+            return mirror / name
+    raise UserError(
+        f"{use}.mirror: {mirror} has no {' or '.join(split.mirrored)} for source {source!r}; "
+        "copy the file there"
+    )
+
+
+def _reader(file: Path, split: Split) -> Callable[[Path], list[str]]:
+    """Choose by the file's suffix how the rows of the hub's data set are had from it."""
+    name = file.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        return lambda path: read_parquet_column(path, split.column)
+    if name.endswith((".json", ".jsonl")):
+        return lambda path: _column(path, split.column)
+    if split.repository == "Salesforce/wikitext":
+        return _wikitext_rows
+    return lambda path: [line.strip() for line in read_lines(path) if line.strip()]
+
+
+def _column(path: Path, column: str) -> list[str]:
+    try:
+        return [row[column] for row in read_json_lines(path)]
+    except KeyError as error:
+        raise UserError(f"{path}: a line has no {column!r}; fetch the file again") from error
+
+
+def _wikitext_rows(path: Path) -> list[str]:
+    # As the hub's data set has them: a line keeps its newline, a blank line is an empty row.
+    return [f"{line}\n" if line.strip() else "" for line in read_lines(path)]

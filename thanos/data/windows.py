@@ -1,0 +1,141 @@
+"""Windows of tokens: drawn at random for calibration, cut one after another for evaluation."""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import UserError
+
+if TYPE_CHECKING:  # a job that only counts windows must not pay for the import
+    from transformers import PreTrainedTokenizerBase
+
+# A byte-level token covers at least one byte of text; special tokens and the dummy prefix come on
+# top, and no tokenizer adds as many as this to a document.
+MAX_ADDED_TOKENS = 8
+
+
+def sample_windows(
+    documents: Sequence[str],
+    tokenizer: "PreTrainedTokenizerBase",
+    windows: int,
+    seqlen: int,
+    seed: int,
+    *,
+    source: str = "calibration",
+    vocab_size: int | None = None,
+) -> torch.Tensor:
+    """Draw calibration windows: a random document longer than the window, a random offset in it.
+
+    Documents are drawn uniformly, with replacement, from those of more than `seqlen` tokens; a
+    document is tokenised when it is first drawn, and never again.
+
+    Args:
+        source: name of the documents' source, for the error message.
+        vocab_size: of the model; token ids beyond it are refused.
+
+    Returns:
+        (windows, seqlen) int64 token ids, a function of the arguments alone.
+
+    Raises:
+        UserError: if no document is longer than the window, or a token is not in the vocabulary.
+    """
+    generator = random.Random(seed)
+    candidates = [
+        index
+        for index, document in enumerate(documents)
+        if len(document.encode()) + MAX_ADDED_TOKENS > seqlen
+    ]
+    tokens: dict[int, torch.Tensor] = {}  # of the documents that are long enough
+    longest = 0
+    drawn: list[torch.Tensor] = []
+    while len(drawn) < windows:
+        if not candidates:
+            raise UserError(_too_short(source, documents, longest, seqlen))
+        position = generator.randrange(len(candidates))
+        index = candidates[position]
+        if index not in tokens:
+            ids = token_ids(documents[index], tokenizer)
+            longest = max(longest, len(ids))
+            if len(ids) <= seqlen:  # forget it; what remains is still drawn uniformly
+                candidates[position] = candidates[-1]
+                candidates.pop()
+                continue
+            tokens[index] = ids
+        ids = tokens[index]
+        start = generator.randrange(len(ids) - seqlen + 1)
+        drawn.append(ids[start : start + seqlen])
+    result = torch.stack(drawn)
+    _check_vocabulary(result, vocab_size)
+    return result
+
+
+def cut_windows(
+    text: str,
+    tokenizer: "PreTrainedTokenizerBase",
+    seqlen: int,
+    max_windows: int | None = None,
+    *,
+    source: str = "evaluation",
+    vocab_size: int | None = None,
+) -> torch.Tensor:
+    """Cut a text, tokenised once, into windows that do not overlap; the remainder is dropped.
+
+    Returns:
+        (n, seqlen) int64 token ids, n at most `max_windows`.
+
+    Raises:
+        UserError: if the text is shorter than one window, or a token is not in the vocabulary.
+    """
+    ids = token_ids(text, tokenizer)
+    count = len(ids) // seqlen
+    if count == 0:
+        raise UserError(
+            f"{source}: the text has {len(ids)} tokens, less than one window of {seqlen}; "
+            "give a longer text or set a smaller seqlen"
+        )
+    if max_windows is not None:
+        count = min(count, max_windows)
+    result = ids[: count * seqlen].reshape(count, seqlen)
+    _check_vocabulary(result, vocab_size)
+    return result
+
+
+def token_ids(text: str, tokenizer: "PreTrainedTokenizerBase") -> torch.Tensor:
+    """Tokenise a text of any length: (T,) int64, with the special tokens the tokenizer adds."""
+    # verbose=False: a text longer than the context is the normal case here, not worth a warning.
+    return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.long)
+
+
+def tokens_hash(tokens: torch.Tensor) -> str:
+    """Return the sha256 of shape and token ids (little-endian int64): the identity of windows."""
+    digest = hashlib.sha256(repr(tuple(tokens.shape)).encode())
+    digest.update(tokens.cpu().contiguous().numpy().astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def text_hash(text: str) -> str:
+    """Return the sha256 of a text's UTF-8 bytes."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _too_short(source: str, documents: Sequence[str], longest: int, seqlen: int) -> str:
+    if longest == 0:  # every document was dismissed by its size alone
+        bytes_of_longest = max((len(document.encode()) for document in documents), default=0)
+        found = f"the longest of {len(documents)} has {bytes_of_longest} bytes"
+    else:
+        found = f"the longest of {len(documents)} has {longest} tokens"
+    return (
+        f"{source}: no document is longer than seqlen={seqlen} tokens ({found}); "
+        "set a smaller seqlen or use a source with longer documents"
+    )
+
+
+def _check_vocabulary(tokens: torch.Tensor, vocab_size: int | None) -> None:
+    if vocab_size is not None and int(tokens.max()) >= vocab_size:
+        raise UserError(
+            f"token id {int(tokens.max())} is outside the model's vocabulary of {vocab_size}; "
+            "use the tokenizer that belongs to the model"
+        )

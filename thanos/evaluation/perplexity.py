@@ -1,0 +1,91 @@
+"""Perplexity over windows of tokens that do not overlap."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from ..errors import UserError
+
+# Positions whose logits are widened to float32 at a time: 256 x 128k vocabulary is 128 MiB.
+POSITIONS_PER_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class PerplexityResult:
+    """Perplexity and the losses it is made of, in nats per token."""
+
+    perplexity: float  # exp(loss)
+    loss: float  # mean over windows of the mean next-token loss
+    windows: int
+    seqlen: int
+    window_losses: tuple[float, ...]
+
+
+@torch.inference_mode()
+def perplexity(
+    model: torch.nn.Module,
+    windows: torch.Tensor,
+    batch_size: int = 1,
+    device: torch.device | str | None = None,
+) -> PerplexityResult:
+    """Measure a causal language model's perplexity.
+
+    Each window is scored on its own: its first token is given, the other seqlen - 1 are predicted.
+    The batch size changes speed and memory (batch_size x seqlen x vocabulary logits), not the
+    result, except for rounding.
+
+    Args:
+        model: returns `.logits` (B, T, V) for `input_ids`; its weights are already on `device`.
+        windows: (n, seqlen) token ids.
+        device: where the token ids go; the model's own device by default.
+
+    Raises:
+        UserError: if there is no window of two tokens, or a loss is not finite.
+    """
+    count, seqlen = windows.shape
+    if count == 0 or seqlen < 2:
+        raise UserError(
+            f"perplexity: {count} windows of {seqlen} tokens; needs one of at least two"
+        )
+    device = next(model.parameters()).device if device is None else torch.device(device)
+    training = model.training
+    model.eval()
+    losses: list[float] = []
+    for batch in tqdm(windows.split(batch_size), desc="perplexity", leave=False, disable=None):
+        input_ids = batch.to(device)  # (B, T)
+        logits = model(input_ids=input_ids, use_cache=False).logits  # (B, T, V)
+        for row in range(len(batch)):
+            loss = _mean_next_token_loss(logits[row], input_ids[row])
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"perplexity: the loss of window {len(losses)} is {loss}; "
+                    "the model's weights or activations overflow, try float32 or bfloat16"
+                )
+            losses.append(loss)
+    model.train(training)
+    mean = math.fsum(losses) / count
+    return PerplexityResult(_exponent(mean), mean, count, seqlen, tuple(losses))
+
+
+def _mean_next_token_loss(logits: torch.Tensor, tokens: torch.Tensor) -> float:
+    """Mean of -log p(tokens[t + 1] | tokens[..t]); logits (T, V), tokens (T,)."""
+    losses = [
+        torch.nn.functional.cross_entropy(predicted.float(), target, reduction="none")
+        for predicted, target in zip(
+            logits[:-1].split(POSITIONS_PER_CHUNK),
+            tokens[1:].split(POSITIONS_PER_CHUNK),
+            strict=True,
+        )
+    ]
+    return torch.cat(losses).cpu().double().mean().item()  # MPS has no float64
+
+
+def _exponent(loss: float) -> float:
+    try:
+        return math.exp(loss)
+    except OverflowError as error:
+        raise UserError(
+            f"perplexity: exp({loss:.1f}) is not finite; the model is broken, check its weights"
+        ) from error

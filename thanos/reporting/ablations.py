@@ -1,0 +1,168 @@
+"""Ablation tables: a metric over the values of one swept option, or over a grid of several."""
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any
+
+import pandas as pd
+
+from thanos.errors import UserError
+from thanos.reporting import notes
+from thanos.reporting.grid import GAP, Block, Cell, Column, Row, Table, mark_best, measured
+from thanos.reporting.labels import (
+    DENSE,
+    VARIANT_COLUMNS,
+    column_of,
+    method_label,
+    method_rank,
+    pattern_label,
+)
+from thanos.reporting.measures import (
+    Measure,
+    main_measures,
+    over_seeds,
+    records,
+    refuse_mixed_protocols,
+    with_variants,
+)
+
+
+def ablation_table(
+    frame: pd.DataFrame,
+    axis: str | Sequence[str],
+    measure: Measure | None = None,
+    *,
+    across: Sequence[str] = (),
+    name: str | None = None,
+) -> Table:
+    """One row per value of the swept column(s) `axis`, a column per model × pattern × method.
+
+    `axis` is any column of the frame or its configuration key, several make a grid (mask metric ×
+    scope × update); `across` names further columns that split the table's columns, by default
+    `calibration` where the runs have several. The best value of each column is marked; over
+    `nominal_sparsity`, the best method of each row instead. `measure` is by default the first
+    perplexity.
+    """
+    axes = tuple(column_of(key) for key in ((axis,) if isinstance(axis, str) else axis))
+    across = across or default_across(frame, axes)
+    rows = sweep_rows(frame, (*axes, *across), measure)
+    measure = measure or main_measures(frame)[0]
+    points = sweep_points(rows, axes, across)
+    heads = list(dict.fromkeys(points["head"]))
+    by_place = {(row["at"], row["head"]): row for row in records(points)}
+    values = sorted(set(points["at"]), key=natural)
+    body = [
+        Row(
+            tuple(axis_text(part) for part in at),
+            tuple(measured(measure, by_place.get((at, head))) for head in heads),
+        )
+        for at in values
+    ]
+    if over_rows := "nominal_sparsity" in axes:
+        body = [_mark_row(row, heads, measure) for row in body]
+    else:
+        for index in range(len(heads)):
+            body = mark_best(body, index, measure.higher_is_better)
+    footnotes = (
+        *notes.seed_note(points),
+        *notes.protocol_notes(frame, [measure]),
+        *notes.gap_note(body),
+    )
+    return Table(
+        name or "ablation-" + "-".join(axes).replace("_", "-"),
+        f"{measure.title} over {' × '.join(axes)}".replace("_", " "),
+        tuple(text.replace("_", " ") for text in axes),
+        tuple(Column(group, label) for group, label in heads),
+        (*_dense_block(rows, measure, points, len(axes)), Block("Pruned", tuple(body))),
+        footnotes,
+        "best method of each row" if over_rows else "best of each column",
+    )
+
+
+def default_across(frame: pd.DataFrame, axes: Sequence[str]) -> tuple[str, ...]:
+    """`calibration`, if pruned runs differ in it and it is not what the axes vary."""
+    several = frame.loc[frame["pattern"] != DENSE, "calibration"].nunique() > 1
+    return (
+        ("calibration",) if several and not {"calibration", "calibration_source"} & {*axes} else ()
+    )
+
+
+def sweep_rows(
+    frame: pd.DataFrame, axes: Sequence[str], measure: Measure | None = None
+) -> pd.DataFrame:
+    """The rows of one measure that a sweep is made of, checked."""
+    if unknown := sorted(set(axes) - set(frame.columns)):
+        raise UserError(f"ablation: the results have no column {', '.join(unknown)}")
+    measures = [measure] if measure else main_measures(frame)
+    if not measures or measures[0].rows(frame).query("pattern != @DENSE").empty:
+        raise UserError(f"ablation over {', '.join(axes)}: no pruned run has the metric")
+    rows = measures[0].rows(with_variants(frame))
+    refuse_mixed_protocols(rows, measures[0])
+    return rows
+
+
+def sweep_points(rows: pd.DataFrame, axes: Sequence[str], across: Sequence[str]) -> pd.DataFrame:
+    """Means over seeds at each point of a sweep, in the order of models, patterns and methods.
+
+    Columns of `over_seeds`, and `at`: the values of the axes; `head`: the texts of group
+    (model, pattern, across) and method; `kind`: the pattern's title, without its sparsity if that
+    is the axis.
+    """
+    pruned = rows[rows["pattern"] != DENSE]
+    keys = list(dict.fromkeys(["model", "pattern", "method", *VARIANT_COLUMNS, *across, *axes]))
+    shown_apart = {*axes, *across}
+    found: list[dict[str, Any]] = []
+    for row in records(over_seeds(pruned, keys)):
+        pattern = pattern_label(row["pattern"])
+        swept = "nominal_sparsity" in axes and pattern.kind != "n:m"
+        kind = pattern.kind.capitalize() if swept else pattern.title
+        group = ", ".join([row["model"], kind, *(axis_text(row[column]) for column in across)])
+        label = method_label(row, without=tuple(shown_apart))
+        at = tuple(None if pd.isna(row[axis]) else row[axis] for axis in axes)
+        place = (pattern.rank, 0.0 if swept else pattern.sparsity, pattern.group_size)
+        order = (row["model"], place, group, method_rank(row))
+        found.append({**row, "at": at, "head": (group, label), "kind": kind, "rank": order})
+    found.sort(key=itemgetter("rank"))
+    return pd.DataFrame(found)
+
+
+def axis_text(value: Any) -> str:
+    """An axis value as a reader would write it."""
+    if value is None or value == "" or (isinstance(value, float) and pd.isna(value)):
+        return GAP
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def natural(at: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Sort key for tuples of axis values: missing first, numbers by size, texts by letter."""
+    return tuple(
+        (0, 0.0, "") if v is None else (2, 0.0, v) if isinstance(v, str) else (1, v, "") for v in at
+    )
+
+
+def _mark_row(row: Row, heads: list[tuple[str, str]], measure: Measure) -> Row:
+    """Mark the best cell of a row within each group of columns."""
+    cells = list(row.cells)
+    for group in dict.fromkeys(head[0] for head in heads):
+        places = [index for index, head in enumerate(heads) if head[0] == group]
+        turned = [Row((), (cells[index],)) for index in places]
+        for index, marked in zip(
+            places, mark_best(turned, 0, measure.higher_is_better), strict=True
+        ):
+            cells[index] = marked.cells[0]
+    return Row(row.labels, tuple(cells))
+
+
+def _dense_block(
+    rows: pd.DataFrame, measure: Measure, points: pd.DataFrame, stub_width: int
+) -> tuple[Block, ...]:
+    """The dense models' values, repeated under each of their columns."""
+    dense = over_seeds(rows[rows["pattern"] == DENSE], ["model"]).set_index("model")
+    if dense.empty:
+        return ()
+    models = points.drop_duplicates("head")["model"]
+    cells = [
+        measured(measure, dense.loc[model].to_dict()) if model in dense.index else Cell()
+        for model in models
+    ]
+    return (Block("Dense", (Row(("dense", *[""] * (stub_width - 1)), tuple(cells)),)),)

@@ -1,0 +1,122 @@
+"""A table as plain data: what the builders make and the renderers write."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from thanos.reporting.measures import Measure
+
+GAP = "—"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number; `text` and `interval` are formatted, `value` and `half_width` are for the CSV."""
+
+    text: str = GAP
+    value: float | None = None
+    interval: str = ""
+    half_width: float | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column under a group heading (a model under a measure, say)."""
+
+    group: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: the texts of the stub columns, then a cell per column."""
+
+    labels: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows under a common title."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table; `stub` names the label columns, `footnotes` are whole sentences.
+
+    `best` completes "Bold:", where any cell is marked.
+    """
+
+    name: str  # for files and LaTeX labels
+    title: str
+    stub: tuple[str, ...]
+    columns: tuple[Column, ...]
+    blocks: tuple[Block, ...]
+    footnotes: tuple[str, ...] = ()
+    best: str = "best of each block"
+
+    def groups(self) -> list[tuple[str, int]]:
+        """Group headings in order, each with its number of columns."""
+        found: list[tuple[str, int]] = []
+        for column in self.columns:
+            if found and found[-1][0] == column.group:
+                found[-1] = (column.group, found[-1][1] + 1)
+            else:
+                found.append((column.group, 1))
+        return found
+
+    def select(self, first: int, last: int) -> "Table":
+        """The same table with columns [first, last) only."""
+        blocks = tuple(
+            replace(
+                block,
+                rows=tuple(replace(row, cells=row.cells[first:last]) for row in block.rows),
+            )
+            for block in self.blocks
+        )
+        return replace(self, columns=self.columns[first:last], blocks=blocks)
+
+    def notes(self, mark: str) -> list[str]:
+        """The footnotes, after what `mark` (`Bold:`) means if any cell has it."""
+        marked = any(cell.best for row in self.rows() for cell in row.cells)
+        return [f"{mark} {self.best}.", *self.footnotes] if marked else [*self.footnotes]
+
+    def rows(self) -> Iterator[Row]:
+        """All rows of all blocks."""
+        for block in self.blocks:
+            yield from block.rows
+
+
+def measured(measure: Measure, mean: dict[Any, Any] | None) -> Cell:
+    """The cell of one record of `over_seeds`; None is a gap."""
+    if mean is None:
+        return Cell()
+    value, half_width = float(mean["mean"]), float(mean["interval"])
+    if math.isnan(half_width):
+        return Cell(measure.text(value), value)
+    interval = f"{half_width:.{measure.decimals(value)}f}"
+    return Cell(measure.text(value), value, interval, half_width)
+
+
+def mark_best(rows: list[Row], column: int, higher_is_better: bool) -> list[Row]:
+    """Mark the best of a column: every cell that reads the same.
+
+    A value that stands alone is not marked.
+    """
+    filled = [row.cells[column] for row in rows if row.cells[column].value is not None]
+    if len(filled) < 2:
+        return rows
+    choose = max if higher_is_better else min
+    best = choose(filled, key=lambda cell: cell.value or 0.0).text
+    return [_with_mark(row, column) if row.cells[column].text == best else row for row in rows]
+
+
+def _with_mark(row: Row, column: int) -> Row:
+    cells = list(row.cells)
+    cells[column] = replace(cells[column], best=True)
+    return replace(row, cells=tuple(cells))

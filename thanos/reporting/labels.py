@@ -1,0 +1,124 @@
+"""How patterns and methods are named, ordered and shown, the same in every table and figure."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from thanos.errors import UserError
+
+DENSE = "dense"
+METHOD_NAMES = {
+    DENSE: "Dense",
+    "magnitude": "Magnitude",
+    "wanda": "Wanda",
+    "sparsegpt": "SparseGPT",
+    "thanos": "Thanos",
+}
+# What, beside its name, makes one method another row of a table: all off in the paper's configs.
+_OPTION_TEXTS = {
+    "outlier_fraction": "α={:g}",
+    "refine_steps": "refine {:g}",
+    "order": "{}",
+    "correction": "β={:g}",
+}
+VARIANT_COLUMNS = tuple(_OPTION_TEXTS)
+
+_N_M = re.compile(r"(\d+):(\d+)")
+_FRACTION = re.compile(r"(?:(unstructured|structured)[:\-])?(\d*\.?\d+(?:e-?\d+)?)")
+
+
+# Configuration keys whose column in the frame is not simply their last part.
+_COLUMNS = {
+    "pattern": "nominal_sparsity",
+    "calibration.windows": "calibration_windows",
+    "calibration.source": "calibration_source",
+    "method": "method",
+    "method.metric": "mask_metric",
+    "method.scope": "mask_scope",
+    "method.update": "mask_update",
+}
+
+
+def column_of(key: str) -> str:
+    """The frame's column of a configuration key (`method.block_size`); columns stay as they are."""
+    return _COLUMNS.get(key, key.rsplit(".", 1)[-1])
+
+
+@dataclass(frozen=True, order=True)
+class PatternLabel:
+    """A pattern as a reader meets it; the field order is the order of the table's blocks."""
+
+    rank: int
+    sparsity: float  # nominal, 0 to 1; for n:m that of α = 0
+    group_size: int  # m of n:m, negated so that 4:8 comes before 2:4 as in the paper; else 0
+    text: str  # canonical: dense, unstructured:0.5, 2:4, structured:0.3
+
+    @property
+    def kind(self) -> str:
+        """`dense`, `unstructured`, `structured` or `n:m`."""
+        return (DENSE, "unstructured", "structured", "n:m")[self.rank]
+
+    @property
+    def title(self) -> str:
+        """The text for people: `Unstructured 50%`, `2:4`."""
+        if self.kind in ("unstructured", "structured"):
+            return f"{self.kind.capitalize()} {100 * self.sparsity:.4g}%"
+        return self.text.capitalize()
+
+
+def pattern_label(text: str) -> PatternLabel:
+    """Parse a pattern's text, `0.5` and the file-name form `structured-0.3` included.
+
+    Raises UserError for anything else.
+    """
+    text = str(text).strip()
+    if text == DENSE:
+        return PatternLabel(0, 0.0, 0, DENSE)
+    if match := _N_M.fullmatch(text):
+        n, m = int(match[1]), int(match[2])
+        if 0 < n < m:
+            return PatternLabel(3, 1 - n / m, -m, text)
+    elif match := _FRACTION.fullmatch(text):
+        kind, sparsity = match[1] or "unstructured", float(match[2])
+        if 0 <= sparsity < 1:
+            return PatternLabel(1 + (kind == "structured"), sparsity, 0, f"{kind}:{sparsity:.12g}")
+    raise UserError(f"pattern {text!r}: expected dense, 0.5, unstructured:0.5, structured:0.3, 2:4")
+
+
+def variant_options(row: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, str]:
+    """The variant columns of `row` that are not neutral, as text, except those in `without`."""
+    options = {}
+    for column in VARIANT_COLUMNS:
+        value = row.get(column)
+        if column in without or _is_off(value):
+            continue
+        options[column] = _OPTION_TEXTS[column].format(value)
+    return options
+
+
+def method_label(row: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
+    """The method's name with what distinguishes the variant: `Thanos (α=0.1)`.
+
+    `row` holds `method` and the variant columns; those in `without` are not mentioned.
+    """
+    name = METHOD_NAMES.get(row["method"], str(row["method"]))
+    options = variant_options(row, without)
+    return f"{name} ({', '.join(options.values())})" if options else name
+
+
+def method_rank(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Sort key: the paper's order of methods, unknown ones after them, plain before variants."""
+    names = list(METHOD_NAMES)
+    method = row["method"]
+    place = names.index(method) if method in names else len(names)
+    values = tuple(str(row.get(column)) for column in VARIANT_COLUMNS)
+    return place, str(method), len(variant_options(row)), values
+
+
+def _is_off(value: Any) -> bool:
+    """Whether a variant option has its neutral value (NaN: the run has no such option)."""
+    if value is None or value in ("", 0, "block"):
+        return True
+    return isinstance(value, float) and math.isnan(value)

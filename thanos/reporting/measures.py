@@ -1,0 +1,151 @@
+"""What is measured: title, direction and number format of each metric; means over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit  # the t quantile; scipy.stats would double the start-up time
+
+from thanos.errors import UserError
+from thanos.reporting.labels import DENSE
+
+CONFIDENCE = 0.95
+_TITLES = {
+    "perplexity": "perplexity",
+    "loss": "loss (nats per token)",
+    "acc": "accuracy (%)",
+    "mean_acc": "mean accuracy (%)",
+    "seconds": "pruning time (s)",
+    "peak_memory_bytes": "peak memory (bytes)",
+    "relative_error": "relative layer error",
+    "sparsity": "sparsity",
+}
+_HIGHER_IS_BETTER = ("acc", "mean_acc")
+_DATASETS = ("wikitext2", "ptb", "c4")  # the paper's order; others follow by name
+# Runs that differ in one of these measured different things: never averaged together.
+_CONDITIONS = (
+    *("calibration", "calibration_source", "calibration_windows", "calibration_seqlen"),
+    *("evaluation", "model_path", "block_size", "damping", "refine_steps", "order", "correction"),
+    *("mask_metric", "mask_scope", "mask_update", "outlier_fraction", "context", "source"),
+)
+_DENSE_CONDITIONS = ("model_path", "context", "source")  # a dense model has no calibration
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One metric on one data set."""
+
+    metric: str
+    dataset: str = ""
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.metric in _HIGHER_IS_BETTER
+
+    @property
+    def title(self) -> str:
+        """Data set, metric, unit and direction: `wikitext2 perplexity ↓`."""
+        name = _TITLES.get(self.metric, self.metric)
+        dataset = self.dataset.replace("zero_shot", "zero-shot")
+        arrow = "↑" if self.higher_is_better else "↓"
+        return " ".join(filter(None, (dataset, name, arrow)))
+
+    def text(self, value: float) -> str:
+        """The value with the digits that a reader can use."""
+        return f"{value:.{self.decimals(value)}f}"
+
+    def decimals(self, value: float) -> int:
+        """Two decimals, fewer for large numbers, more for times and errors below one."""
+        if value != 0 and abs(value) < 1 and not self.higher_is_better:
+            return min(6, 2 - int(np.floor(np.log10(abs(value)))))
+        return 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
+
+    def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The frame's rows of this measure."""
+        return frame[(frame["metric"] == self.metric) & (frame["dataset"] == self.dataset)]
+
+
+def main_measures(frame: pd.DataFrame) -> list[Measure]:
+    """The headline measures that the frame has: perplexities, then the zero-shot mean."""
+
+    def rank(dataset: str) -> tuple[int, str]:
+        place = _DATASETS.index(dataset) if dataset in _DATASETS else len(_DATASETS)
+        return place, dataset
+
+    found = []
+    for metric in ("perplexity", "mean_acc"):
+        datasets = frame.loc[frame["metric"] == metric, "dataset"].unique()
+        found += [Measure(metric, dataset) for dataset in sorted(datasets, key=rank)]
+    return found
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dictionaries."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with neutral values for missing variant options, and all dense runs alike."""
+    dense = frame["pattern"] == DENSE
+    neutral = {"outlier_fraction": 0.0, "refine_steps": 0.0, "order": "block", "correction": 0.0}
+    filled = {
+        column: frame[column].mask(dense | frame[column].isna() | (frame[column] == ""), value)
+        for column, value in neutral.items()
+    }
+    return frame.assign(method=frame["method"].mask(dense, DENSE), **filled)
+
+
+def over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Mean over seeds of one measure's rows, per group of `keys`.
+
+    Returns the keys with `mean`, `interval` (half width of the 95% interval by Student's t; NaN for
+    one seed) and `seeds`. Raises UserError if a group differs in more than the seed.
+    """
+    means = []
+    for values, group in rows.groupby(list(keys), dropna=False, sort=True):
+        dense = (group["pattern"] == DENSE).all()
+        _refuse_mixture(group, _DENSE_CONDITIONS if dense else _CONDITIONS)
+        if dense:  # a dense model has nothing random: repeated runs are one observation
+            group = group.drop_duplicates("value")
+        if group["seed"].duplicated().any():
+            raise UserError(
+                f"several runs for one seed: {', '.join(group['run'])}; remove the outdated one"
+            )
+        count = len(group)
+        interval = float("nan")
+        if count > 1:
+            quantile = stdtrit(count - 1, (1 + CONFIDENCE) / 2)
+            interval = float(quantile * group["value"].std(ddof=1) / np.sqrt(count))
+        record = dict(zip(keys, values, strict=True))
+        mean = float(group["value"].mean())
+        record |= {"mean": mean, "interval": interval, "seeds": count}
+        means.append(record)
+    return pd.DataFrame(means, columns=[*keys, "mean", "interval", "seeds"])
+
+
+def refuse_mixed_protocols(rows: pd.DataFrame, measure: Measure) -> None:
+    """Raise UserError if a model's rows of one measure come from different evaluation protocols."""
+    for model, group in rows.groupby("model"):
+        for column, name in (("context", "window lengths"), ("source", "corpora or tasks")):
+            found = sorted(set(group[column].dropna().astype(str)) - {""})
+            if len(found) > 1:
+                raise UserError(
+                    f"{model}, {measure.title[:-2]}: runs have different {name} "
+                    f"({', '.join(found)}): their numbers must not stand in one column"
+                )
+
+
+def _refuse_mixture(group: pd.DataFrame, conditions: Sequence[str]) -> None:
+    mixed = [
+        column
+        for column in conditions
+        if column in group and group[column].nunique(dropna=False) > 1
+    ]
+    if mixed:
+        runs = ", ".join(sorted(group["run"].unique())[:4])
+        raise UserError(
+            f"runs of one table cell or figure point differ in {', '.join(mixed)} ({runs}): "
+            "make that an axis or select runs"
+        )

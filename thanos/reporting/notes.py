@@ -1,0 +1,70 @@
+"""Footnotes of tables: sentences that follow from the data, so that none outlives its reason."""
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from thanos.reporting.grid import Row
+from thanos.reporting.labels import pattern_label
+from thanos.reporting.measures import CONFIDENCE, Measure
+
+BELOW_NOMINAL = "†"
+
+
+def seed_note(means: pd.DataFrame) -> list[str]:
+    """What ± means, where any cell has more than one seed."""
+    counts = sorted(int(count) for count in means["seeds"].unique())
+    if not counts or counts[-1] == 1:
+        return []
+    several = [count for count in counts if count > 1]
+    seeds = f"{several[0]} seeds" if len(several) == 1 else f"{several[0]} to {several[-1]} seeds"
+    alone = "; cells without ± have one" if counts[0] == 1 else ""
+    return [f"Mean ± {CONFIDENCE:.0%} interval (Student t) over {seeds}{alone}."]
+
+
+def protocol_notes(frame: pd.DataFrame, measures: Iterable[Measure]) -> list[str]:
+    """Window lengths of the perplexities and tasks of the accuracy."""
+    notes = []
+    for measure in measures:
+        rows = measure.rows(frame)
+        if measure.metric == "perplexity":
+            lengths = rows.groupby("model", sort=False)["context"].first().dropna()
+            if lengths.empty:
+                continue
+            if lengths.nunique() == 1:
+                text = f"{lengths.iloc[0]:.0f} tokens"
+            else:
+                each = (f"{length:.0f} ({model})" for model, length in lengths.items())
+                text = f"as many tokens as the model's context: {', '.join(each)}"
+            notes.append(f"Perplexity of {measure.dataset}: windows of {text}.")
+        elif measure.metric == "mean_acc":
+            tasks = sorted(frame.loc[frame["metric"] == "acc", "dataset"].unique())
+            notes.append(f"Accuracy: mean over {', '.join(tasks)}.")
+    return notes
+
+
+def sparsity_note(rows: Sequence[tuple[str, float, Row]]) -> list[str]:
+    """Explain the dagger, for rows given as (pattern, α, row)."""
+    marked = [(text, alpha) for text, alpha, row in rows if BELOW_NOMINAL in row.labels[-1]]
+    if not marked:
+        return []
+    if any(alpha > 0 and pattern_label(text).kind == "n:m" for text, alpha in marked):
+        return [
+            f"{BELOW_NOMINAL} sparsity below nominal: with α > 0 the outlier rows of an n:m layer "
+            "stay dense: the layer keeps more weights and is not a valid n:m tensor for hardware."
+        ]
+    return [f"{BELOW_NOMINAL} sparsity below nominal."]
+
+
+def gap_note(rows: Iterable[Row]) -> list[str]:
+    """Explain the dash, where a cell is empty."""
+    empty = any(cell.value is None for row in rows for cell in row.cells)
+    return ["—: no result."] if empty else []
+
+
+def published_note(sources: Iterable[str]) -> list[str]:
+    """Where the published values are from."""
+    names = "; ".join(sorted(set(sources)))
+    if not names:
+        return []
+    return [f"Δ%: ours relative to the published value of the same window length, from {names}."]

@@ -1,0 +1,204 @@
+"""The paper's main table: every method under every pattern, for every model."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from thanos.errors import UserError
+from thanos.reporting import notes
+from thanos.reporting.grid import Block, Cell, Column, Row, Table, mark_best, measured
+from thanos.reporting.labels import DENSE, VARIANT_COLUMNS, method_label, method_rank, pattern_label
+from thanos.reporting.measures import (
+    Measure,
+    main_measures,
+    over_seeds,
+    records,
+    refuse_mixed_protocols,
+    with_variants,
+)
+from thanos.reporting.published import GATE_TOLERANCE, PublishedTable, gate_note, is_wikitext2
+
+MOST_COLUMNS = 8
+_ROW_KEYS = ("pattern", "method", *VARIANT_COLUMNS)
+_Key = tuple[Any, ...]  # values of _ROW_KEYS
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """A column with its cells, one per row key. `ours`: its best values are to be marked."""
+
+    column: Column
+    cells: list[Cell]
+    ours: bool
+    higher_is_better: bool
+
+
+def main_table(
+    frame: pd.DataFrame,
+    measures: Sequence[Measure] | None = None,
+    published: PublishedTable | None = None,
+    *,
+    name: str = "main",
+    title: str = "Pruned models by pattern and method",
+    gate_tolerance: float = GATE_TOLERANCE,
+) -> Table:
+    """Blocks by pattern, rows by method and variant, a column per measure and model.
+
+    Means over seeds, the best of each block marked. With `published`, a WikiText-2 column that has
+    published values of the same window length is followed by them and by our difference, and a
+    dense model off by more than `gate_tolerance` gets a warning. Raises UserError where results
+    that are not comparable would share a cell or a column.
+    """
+    frame = with_variants(frame)
+    measures = list(measures or main_measures(frame))
+    if not measures:
+        raise UserError(f"table {name!r}: the results have neither perplexity nor accuracy")
+    keys = sorted({_key(row) for row in records(frame)}, key=_row_order)
+    columns: list[_Filled] = []
+    means, sources, gates = [], [], []
+    for measure in measures:
+        rows = measure.rows(frame)
+        refuse_mixed_protocols(rows, measure)
+        means.append(over_seeds(rows, ["model", *_ROW_KEYS]))
+        for model in dict.fromkeys(frame["model"]):
+            ours = {_key(row): row for row in records(means[-1]) if row["model"] == model}
+            cells = [measured(measure, ours.get(key)) for key in keys]
+            columns.append(
+                _Filled(Column(measure.title, model), cells, True, measure.higher_is_better)
+            )
+            if published and measure.metric == "perplexity" and is_wikitext2(measure.dataset):
+                theirs = _Comparison(published, rows[rows["model"] == model], measure)
+                columns += theirs.columns(keys, cells)
+                sources += theirs.sources(keys)
+                gates += theirs.gate(keys, cells, gate_tolerance)
+    sparsity = _reached_sparsity(frame)
+    rows_out = [
+        Row((method_label(_named(key)), sparsity.get(key, "")), tuple(c.cells[i] for c in columns))
+        for i, key in enumerate(keys)
+    ]
+    footnotes = [
+        *gates,
+        *notes.seed_note(pd.concat(means)),
+        *notes.protocol_notes(frame, measures),
+        *notes.sparsity_note(
+            [(key[0], key[2], row) for key, row in zip(keys, rows_out, strict=True)]
+        ),
+        *notes.published_note(sources),
+        *notes.gap_note(rows_out),
+    ]
+    return Table(
+        name,
+        title,
+        ("Method", "Sparsity"),
+        tuple(filled.column for filled in columns),
+        _blocks(keys, rows_out, columns),
+        tuple(footnotes),
+    )
+
+
+def main_tables(
+    frame: pd.DataFrame, published: PublishedTable | None = None, most_columns: int = MOST_COLUMNS
+) -> list[Table]:
+    """The main table, or one per measure (`main-<metric>-<dataset>`) where it would be too wide."""
+    measures = main_measures(frame)
+    if len(measures) * frame["model"].nunique() <= most_columns:
+        return [main_table(frame, measures, published)]
+    return [
+        main_table(
+            frame,
+            [measure],
+            published,
+            name=f"main-{measure.metric}-{measure.dataset}",
+            title=f"Pruned models by pattern and method: {measure.title}",
+        )
+        for measure in measures
+    ]
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Published values for one model's column; `rows` are our results of it."""
+
+    published: PublishedTable
+    rows: pd.DataFrame
+    measure: Measure
+
+    def find(self, key: _Key) -> Any:
+        if self.rows.empty:
+            return None
+        first = self.rows.iloc[0]
+        pattern, method, alpha, refine_steps, order, correction = key
+        if refine_steps or order != "block" or correction:
+            return None  # published programs have none of these
+        return self.published.find(
+            first["model"], first["model_path"], first["context"], pattern, method, alpha
+        )
+
+    def columns(self, keys: list[_Key], ours: list[Cell]) -> list[_Filled]:
+        theirs = [self.find(key) for key in keys]
+        if not any(theirs):
+            return []
+        values, differences = [], []
+        for cell, value in zip(ours, theirs, strict=True):
+            values.append(
+                Cell(self.measure.text(value.perplexity), value.perplexity) if value else Cell()
+            )
+            if value is None or cell.value is None:
+                differences.append(Cell())
+            else:
+                percent = 100 * (cell.value / value.perplexity - 1)
+                differences.append(Cell(f"{percent:+.1f}", percent))
+        model = self.rows.iloc[0]["model"]
+        return [
+            _Filled(Column(self.measure.title, f"{model} published"), values, False, False),
+            _Filled(Column(self.measure.title, f"{model} Δ%"), differences, False, False),
+        ]
+
+    def sources(self, keys: list[_Key]) -> list[str]:
+        return [value.source for value in map(self.find, keys) if value]
+
+    def gate(self, keys: list[_Key], ours: list[Cell], tolerance: float) -> list[str]:
+        """A warning if the dense model misses its published perplexity."""
+        for key, cell in zip(keys, ours, strict=True):
+            value = self.find(key) if key[0] == DENSE else None
+            if value and cell.value is not None:
+                note = gate_note(self.rows.iloc[0]["model"], cell.value, value, tolerance)
+                return [note] if note else []
+        return []
+
+
+def _blocks(keys: list[_Key], rows: list[Row], columns: list[_Filled]) -> tuple[Block, ...]:
+    blocks = []
+    for pattern in dict.fromkeys(key[0] for key in keys):
+        block = [row for key, row in zip(keys, rows, strict=True) if key[0] == pattern]
+        for index, filled in enumerate(columns):
+            if filled.ours:
+                block = mark_best(block, index, filled.higher_is_better)
+        blocks.append(Block(pattern_label(pattern).title, tuple(block)))
+    return tuple(blocks)
+
+
+def _reached_sparsity(frame: pd.DataFrame) -> dict[_Key, str]:
+    """The sparsity that each row's runs have, as a range where models differ; † below nominal."""
+    texts = {}
+    rows = frame[frame["metric"] == "sparsity"]
+    for values, group in rows.groupby(list(_ROW_KEYS), sort=False):
+        low, high = (f"{100 * value:.1f}" for value in (group["value"].min(), group["value"].max()))
+        below = group["value"].min() < pattern_label(str(values[0])).sparsity - 0.005
+        mark = f" {notes.BELOW_NOMINAL}" if below else ""
+        texts[tuple(values)] = f"{low if low == high else f'{low}–{high}'}%{mark}"
+    return texts
+
+
+def _key(row: dict[Any, Any]) -> _Key:
+    return tuple(row[column] for column in _ROW_KEYS)
+
+
+def _named(key: Iterable[Any]) -> dict[str, Any]:
+    return dict(zip(_ROW_KEYS, key, strict=True))
+
+
+def _row_order(key: _Key) -> tuple[Any, ...]:
+    return pattern_label(key[0]), method_rank(_named(key))

@@ -1,0 +1,180 @@
+"""Measure size and speed of a checkpoint beside the dense model, or of the dense model alone.
+
+python -m thanos.stages.efficiency config.yaml [--checkpoint <folder>] --output efficiency.json
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..artifacts import verify_manifest, write_json
+from ..compression.compact import compact_model
+from ..compression.semi_structured import has_semi_structured_kernels, use_semi_structured
+from ..config import Config, load
+from ..errors import UserError
+from ..evaluation.efficiency import (
+    Prepare,
+    Spread,
+    alternate,
+    compact_bytes,
+    count_parameters,
+    decoding,
+    forward_pass,
+    multiplications,
+    stored_sizes,
+)
+from ..models import load_model
+from ..provenance import provenance
+from .command import parser, run_command
+from .device import resolve_device
+from .opening import open_dense, window_length
+
+_DECODING_STEPS = 32
+
+
+def measure_efficiency(
+    config: Config, dense: PreTrainedModel, pruned: PreTrainedModel | None
+) -> dict[str, Any]:
+    """Sizes in the stored precision, and latencies in the run's, for `efficiency.json`.
+
+    Args:
+        config: of the run.
+        dense: on the CPU as it is stored; it is moved to the run's device.
+        pruned: likewise, zero-filled; it is made compact if its pattern is structured, and uses
+            2:4 kernels where the device has them. None measures the dense model alone.
+    """
+    device = resolve_device(config.device)
+    results: dict[str, Any] = {
+        "form": "dense",
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "stored_in": _name(dense.dtype),
+        "parameters": {"dense": count_parameters(dense).total},
+        "bytes": {"dense": stored_sizes(dense).dense},
+    }
+    item_bytes = dense.dtype.itemsize
+    models = {"dense": dense}
+    tokens = _tokens(dense, window_length(config))
+    if pruned is not None:
+        sizes = stored_sizes(pruned)
+        results["parameters"]["nonzero"] = count_parameters(pruned).nonzero
+        results["bytes"]["packed"] = sizes.packed
+        results["bytes"]["pruned_tensors"] = sizes.sparse_dense
+        results["bytes"]["pruned_tensors_packed"] = sizes.sparse_packed
+        models["pruned"] = pruned
+    try:
+        for model in models.values():
+            _prepare(model, device)
+        results["computed_in"] = _name(dense.dtype)
+        if pruned is not None:
+            zero_filled = _logits(pruned, tokens)
+            results["form"], results["layers_changed"] = _accelerate(config, pruned, device)
+            results["logits_difference"] = float(
+                (_logits(pruned, tokens) - zero_filled).abs().max()
+            )
+            if results["form"] == "compact":
+                results["parameters"]["compact"] = count_parameters(pruned).total
+                results["bytes"]["compact"] = compact_bytes(pruned, item_bytes)
+        results |= _latencies(models, tokens.to(device), device)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"out of memory on {device}: the dense and the pruned model are measured side by "
+            "side; use device=cpu or a device with room for both"
+        ) from error
+    return results
+
+
+def _accelerate(config: Config, model: PreTrainedModel, device: torch.device) -> tuple[str, int]:
+    """Give the model the fastest form that its zeros and the device allow."""
+    if changed := compact_model(model, config.model.skip):
+        return "compact", len(changed)
+    if has_semi_structured_kernels(device) and (changed := use_semi_structured(model)):
+        return "2:4", len(changed)
+    return "zeros", 0
+
+
+def _latencies(
+    models: dict[str, PreTrainedModel], tokens: Tensor, device: torch.device
+) -> dict[str, Any]:
+    length = tokens.shape[1]
+    steps = max(1, min(_DECODING_STEPS, length // 4))
+    prompt = tokens[:, : max(1, length // 2)]
+    forward = {name: forward_pass(model, tokens) for name, model in models.items()}
+    decode = {name: decoding(model, prompt, steps) for name, model in models.items()}
+    ideal = {}
+    if "pruned" in models:
+        products = {name: multiplications(model) for name, model in models.items()}
+        ideal = {"ideal_speedup": products["dense"] / products["pruned"]}
+    return {
+        "forward": {"tokens": length, **_latency(forward, 1, device), **ideal},
+        "decode": {
+            "prompt_tokens": prompt.shape[1],
+            "tokens": steps,
+            **_latency(decode, steps, device),
+            **ideal,
+        },
+    }
+
+
+def _latency(candidates: dict[str, Prepare], divisor: int, device: torch.device) -> dict[str, Any]:
+    """Milliseconds per pass or per token, and the speed-up of round after round."""
+    times = alternate(candidates, device)
+    values: dict[str, Any] = {"rounds": len(times["dense"])}
+    for name, measured in times.items():
+        values |= _spread(f"{name}_ms", [value / divisor for value in measured])
+    if "pruned" in times:
+        pairs = zip(times["dense"], times["pruned"], strict=True)
+        values |= _spread("speedup", [dense / pruned for dense, pruned in pairs])
+    return values
+
+
+def _spread(name: str, values: list[float]) -> dict[str, float]:
+    spread = Spread.of(values)
+    return {name: spread.median, f"{name}_low": spread.low, f"{name}_high": spread.high}
+
+
+def _prepare(model: PreTrainedModel, device: torch.device) -> None:
+    """Move to the device; on the CPU in float32, because half precision is slow there."""
+    if device.type == "cpu":
+        model.float()
+    model.to(device)  # type: ignore[arg-type]  # the library's decorator hides the argument
+
+
+def _tokens(model: PreTrainedModel, length: int) -> Tensor:
+    """Random token ids (1, T): what they say does not change how long they take."""
+    vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
+    return torch.randint(vocabulary, (1, length), generator=torch.Generator().manual_seed(0))
+
+
+@torch.inference_mode()
+def _logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
+    return model(input_ids=tokens.to(model.device), use_cache=False).logits.float()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def main() -> None:
+    """Entry point; see the module's docstring."""
+    arguments = parser(__doc__)
+    arguments.add_argument("config", type=Path)
+    arguments.add_argument("--checkpoint", type=Path)
+    arguments.add_argument("--output", type=Path, required=True)
+    given = arguments.parse_args()
+    started = time.time()
+    config = load(given.config)
+    pruned = None
+    if given.checkpoint is not None:
+        verify_manifest(given.checkpoint, rule="prune")
+        pruned = load_model(given.checkpoint, None, "auto", config.model.trust_remote_code)
+    results = measure_efficiency(config, open_dense(config), pruned)
+    write_json(given.output, {**results, "provenance": provenance(config, started)})
+
+
+if __name__ == "__main__":
+    run_command(main)

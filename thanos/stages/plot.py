@@ -1,0 +1,55 @@
+"""Make the figures of a suite as SVG, PNG and PDF.
+
+python -m thanos.stages.plot results.csv --layers layers.csv --output figures [--axis …]
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from ..artifacts import atomic_folder
+from ..reporting.curves import layer_figure, sweep_figure
+from ..reporting.figures import main_figure
+from ..reporting.frame import from_csv
+from ..reporting.labels import DENSE
+from ..reporting.measures import Measure, main_measures
+from ..reporting.style import save
+from .command import parser, run_command
+
+
+def draw(frame: pd.DataFrame, layers: pd.DataFrame, axis: str | None, folder: Path) -> None:
+    """Draw every figure of a suite into `folder`.
+
+    An ablation gets its metrics and the pruning time over the axis; a comparison of methods gets
+    its metrics by pattern, and the relative error of every layer.
+    """
+    measures = main_measures(frame)
+    if axis:
+        for measure in [*measures, Measure("seconds")]:
+            name = "-".join(filter(None, (measure.metric, measure.dataset)))
+            save(sweep_figure(frame, axis, measure), folder, name)
+        return
+    for measure in measures:
+        save(main_figure(frame, measure), folder, f"main-{measure.metric}-{measure.dataset}")
+    pruned = layers.dropna(subset=["relative_error"])
+    for (model, pattern), _ in pruned[pruned["pattern"] != DENSE].groupby(["model", "pattern"]):
+        name = f"layers-{model}-{str(pattern).replace(':', '-')}"
+        save(layer_figure(layers, str(model), str(pattern)), folder, name)
+
+
+def main() -> None:
+    """Entry point; see the module's docstring."""
+    arguments = parser(__doc__)
+    arguments.add_argument("results", type=Path)
+    arguments.add_argument("--layers", type=Path, required=True)
+    arguments.add_argument("--axis", help="the swept configuration key of an ablation")
+    arguments.add_argument("--output", type=Path, required=True)
+    given = arguments.parse_args()
+    frame = from_csv(given.results.read_text(encoding="utf-8"))
+    layers = from_csv(given.layers.read_text(encoding="utf-8"))
+    with atomic_folder(given.output) as folder:
+        draw(frame, layers, given.axis, folder)
+
+
+if __name__ == "__main__":
+    run_command(main)

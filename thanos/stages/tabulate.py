@@ -1,0 +1,59 @@
+"""Make the tables of a suite: Markdown, CSV, LaTeX, HTML for the report, and text for terminals.
+
+python -m thanos.stages.tabulate results.csv --output tables [--axis method.block_size]
+"""
+
+import dataclasses
+from pathlib import Path
+
+from ..artifacts import atomic_folder
+from ..reporting.ablations import ablation_table
+from ..reporting.frame import from_csv
+from ..reporting.grid import Table
+from ..reporting.html import to_html
+from ..reporting.measures import main_measures
+from ..reporting.published import read_published
+from ..reporting.render import to_csv, to_latex, to_markdown, to_terminal
+from ..reporting.tables import main_tables
+from .command import parser, run_command
+
+RENDERERS = {
+    "md": to_markdown,
+    "csv": to_csv,
+    "tex": to_latex,
+    "html": to_html,
+    "txt": to_terminal,
+}
+
+
+def make_tables(results: Path, axis: str | None, title: str, published: Path | None) -> list[Table]:
+    """The tables of a suite: over its axis for an ablation, otherwise methods by pattern."""
+    frame = from_csv(results.read_text(encoding="utf-8"))
+    if axis:
+        tables = [
+            ablation_table(frame, axis, measure, name=f"{measure.metric}-{measure.dataset}")
+            for measure in main_measures(frame)
+        ]
+    else:
+        tables = main_tables(frame, read_published(published) if published else None)
+    return [dataclasses.replace(table, title=title or table.title) for table in tables]
+
+
+def main() -> None:
+    """Entry point; see the module's docstring."""
+    arguments = parser(__doc__)
+    arguments.add_argument("results", type=Path)
+    arguments.add_argument("--axis", help="the swept configuration key of an ablation")
+    arguments.add_argument("--title", default="")
+    arguments.add_argument("--published", type=Path, help="published values to compare with")
+    arguments.add_argument("--output", type=Path, required=True)
+    given = arguments.parse_args()
+    tables = make_tables(given.results, given.axis, given.title, given.published)
+    with atomic_folder(given.output) as folder:
+        for table in tables:
+            for suffix, render in RENDERERS.items():
+                (folder / f"{table.name}.{suffix}").write_text(render(table), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_command(main)
