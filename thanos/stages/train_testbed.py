@@ -10,15 +10,16 @@ import dataclasses
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..artifacts import atomic_folder, write_json, write_text
 from ..data.windows import cut_windows
 from ..evaluation.perplexity import perplexity
-from ..testbed.corpus import PACKAGES, SPLITS, corpus_hash, extract
+from ..testbed.corpus import PACKAGES, SPLITS, Document, corpus_hash, extract
 from ..testbed.tokenizer import train_tokenizer
 from ..testbed.training import CONTEXT, Recipe, architectures, train
 from .command import parser, run_command
@@ -34,9 +35,7 @@ def build(name: str, recipe: Recipe, folder: Path) -> None:
         recipe: hyperparameters and seed.
         folder: where the model goes, as a Hugging Face folder.
     """
-    splits: dict[str, list] = {split: [] for split in SPLITS}
-    for document in extract():
-        splits[document.split].append(document)
+    splits = read_splits()
     training_texts = [document.text for document in splits["train"]]
     tokenizer = train_tokenizer(training_texts, CONTEXT)
     tokens = []
@@ -53,6 +52,36 @@ def build(name: str, recipe: Recipe, folder: Path) -> None:
             bar.update()
 
         train(model, torch.tensor(tokens), recipe, log)
+    made = {"recipe": dataclasses.asdict(recipe), "training_tokens": len(tokens)}
+    ship(model, tokenizer, splits, made, lines, folder)
+
+
+def read_splits() -> dict[str, list[Document]]:
+    """The corpus' documents by split."""
+    splits: dict[str, list[Document]] = {split: [] for split in SPLITS}
+    for document in extract():
+        splits[document.split].append(document)
+    return splits
+
+
+def ship(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: dict[str, list[Document]],
+    made: dict[str, Any],
+    log: list[str],
+    folder: Path,
+) -> None:
+    """Judge a trained model on held-out text and write it in half precision, with its record.
+
+    Args:
+        model: as trained.
+        tokenizer: that its tokens were made with.
+        splits: the corpus.
+        made: recipe and number of training tokens.
+        log: lines of training_log.csv.
+        folder: where the model goes, as a Hugging Face folder.
+    """
     model = model.half().float()  # judged as shipped
     text = "\n\n".join(document.text for document in splits["heldout"])
     result = perplexity(model, cut_windows(text, tokenizer, CONTEXT), EVALUATION_BATCH)
@@ -60,10 +89,8 @@ def build(name: str, recipe: Recipe, folder: Path) -> None:
         model.half().save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         record = {
-            "recipe": dataclasses.asdict(recipe),
+            **made,
             "parameters": model.num_parameters(),
-            "training_tokens": len(tokens),
-            "tokens_seen": recipe.steps * recipe.batch_size * CONTEXT,
             "heldout_loss": result.loss,
             "heldout_perplexity": result.perplexity,
             "heldout_windows": result.windows,
@@ -72,7 +99,7 @@ def build(name: str, recipe: Recipe, folder: Path) -> None:
             "python": platform.python_version(),
         }
         write_json(temporary / "training.json", record)
-        write_text(temporary / "training_log.csv", "\n".join(lines) + "\n")
+        write_text(temporary / "training_log.csv", "\n".join(log) + "\n")
 
 
 def _distribution(package: str) -> str:

@@ -1,0 +1,113 @@
+"""Each bad input is one clear line, and nothing is left behind."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from thanos.errors import UserError
+from thanos.stages.run import main
+
+
+def refused(command, message, *more):
+    """Run and expect one line; `out` and its temporary siblings must not exist afterwards."""
+    overrides = command(*more)
+    out = next(o.partition("=")[2] for o in overrides if o.startswith("output_dir="))
+    with pytest.raises(UserError, match=message) as caught:
+        main(overrides)
+    assert "\n" not in str(caught.value)
+    from pathlib import Path
+
+    folder = Path(out)
+    assert not folder.exists()
+    assert not list(folder.parent.glob(f".{folder.name}.*"))
+
+
+def test_pattern_that_does_not_divide_a_layer_names_the_layer(command):
+    message = r"model.layers.0.self_attn.q_proj: pattern 2:7 needs a width .* multiple of 7"
+    refused(command, message, "pattern=2:7")
+
+
+def test_outlier_rows_that_leave_too_few_rows(command):
+    message = r"q_proj: pattern structured:0.5 .* would remove 48 of 24 columns"
+    refused(command, message, "pattern=structured:0.5", "outlier_fraction=0.75")
+    refused(command, r"q_proj: .*keeps all 24 rows dense", "outlier_fraction=0.99")
+
+
+def test_calibration_text_shorter_than_a_window(command, tmp_path):
+    short = tmp_path / "short.txt"
+    short.write_text("too short")
+    refused(command, r"short.txt.*32", f"calibration.path={short}")
+
+
+def test_missing_texts(command, tmp_path):
+    refused(command, r"nowhere.txt does not exist", f"calibration.path={tmp_path / 'nowhere.txt'}")
+    refused(command, r"nowhere.txt does not exist", f"evaluation.path={tmp_path / 'nowhere.txt'}")
+
+
+def test_a_model_folder_without_weights_or_tokenizer(command, model_folder, tmp_path):
+    refused(command, r"absent does not exist", f"model.path={tmp_path / 'absent'}")
+    tokenizer = (model_folder / "tokenizer.json").read_bytes()
+    (model_folder / "tokenizer.json").unlink()
+    refused(command, r"stranger holds no tokenizer")
+    (model_folder / "tokenizer.json").write_bytes(tokenizer)
+    (model_folder / "model.safetensors").unlink()
+    refused(command, r"stranger holds no weights")
+
+
+def test_a_truncated_weight_file_is_named(command, model_folder):
+    file = model_folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    refused(command, r"model.safetensors is damaged or incomplete")
+
+
+def test_a_non_finite_weight_is_named(command, model_folder):
+    file = model_folder / "model.safetensors"
+    weights = load_file(file)
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = torch.nan
+    save_file(weights, file, metadata={"format": "pt"})
+    refused(command, r"model.layers.1.mlp.up_proj.weight .*NaN")
+
+
+def test_a_non_finite_activation_names_layer_and_block(command, model_folder):
+    file = model_folder / "model.safetensors"
+    weights = load_file(file)
+    # The largest half precision weights overflow in the product of the gate and the up projection.
+    weights["model.layers.1.mlp.up_proj.weight"].fill_(6e4)
+    weights["model.layers.1.mlp.gate_proj.weight"].fill_(6e4)
+    save_file(weights, file, metadata={"format": "pt"})
+    refused(command, r"model.layers.1.mlp.down_proj")
+
+
+def test_a_model_configuration_that_is_no_json(command, model_folder):
+    (model_folder / "config.json").write_text("{")
+    refused(command, r"stranger.config.json")
+
+
+def test_an_output_folder_that_exists_is_kept(command, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious.txt").write_text("keep me")
+    with pytest.raises(UserError, match="exists already"):
+        main(command())
+    assert (out / "precious.txt").read_text() == "keep me"
+
+
+def test_a_result_that_is_not_finite_is_no_result(command, monkeypatch):
+    from thanos.stages import perplexity
+
+    def broken(*_, **__):
+        return {"text": {"perplexity": float("inf")}}
+
+    monkeypatch.setattr(perplexity, "measure_perplexity", broken)
+    refused(command, r"perplexity.text.perplexity is not finite")
+
+
+def test_code_of_a_foreign_model_is_not_run_unless_asked(command, model_folder):
+    config = json.loads((model_folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "evil.Evil", "AutoConfig": "evil.EvilConfig"}
+    config["model_type"] = "evil"
+    (model_folder / "config.json").write_text(json.dumps(config))
+    (model_folder / "evil.py").write_text("raise SystemExit('ran foreign code')")
+    refused(command, r"config.json|trust_remote_code")

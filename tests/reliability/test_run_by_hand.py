@@ -1,0 +1,74 @@
+"""`python -m thanos` on a model folder and a text file that the project has never seen."""
+
+import json
+import subprocess
+import sys
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from thanos.artifacts import verify_manifest
+from thanos.stages.run import main
+
+
+def block_matrices(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    return {n: p for n, p in model.named_parameters() if "layers" in n and p.dim() == 2}
+
+
+def test_a_run_prunes_evaluates_and_saves(command, model_folder, tmp_path):
+    main(command("method=thanos", "pattern=2:4"))
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {
+        "checkpoint",
+        "config.yaml",
+        "metrics.json",
+        "pruning.json",
+    }
+    verify_manifest(out / "checkpoint", rule="prune")
+    for name, weight in block_matrices(out / "checkpoint").items():
+        zeros = (weight == 0).unflatten(1, (-1, 4)).sum(-1)
+        assert torch.all(zeros == 2), name
+        assert weight.dtype == torch.float16
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["perplexity"]["text"]["perplexity"] > 1
+    assert metrics["pruning"]["sparsity"] == 0.5
+    layers = json.loads((out / "pruning.json").read_text())["layers"]
+    assert len(layers) == 2 * 7
+    assert all(layer["damping"] == 0.01 for layer in layers)
+    assert not list(model_folder.parent.glob(".out*"))
+
+
+def test_outlier_rows_stay_dense(command, tmp_path):
+    main(command("method=wanda", "pattern=structured:0.25", "outlier_fraction=0.1"))
+    dense = block_matrices(tmp_path / "stranger")
+    for name, weight in block_matrices(tmp_path / "out" / "checkpoint").items():
+        untouched = (weight == dense[name]).all(1)
+        assert int(untouched.sum()) == -(-weight.shape[0] // 10), name
+
+
+def test_the_same_run_twice_gives_the_same_files(command, tmp_path):
+    hashes = []
+    for name in ("first", "second"):
+        main(command("method=thanos", "pattern=0.5", f"output_dir={tmp_path / name}"))
+        manifest = verify_manifest(tmp_path / name / "checkpoint", rule="prune")
+        hashes.append(manifest["files"]["model.safetensors"]["sha256"])
+    assert hashes[0] == hashes[1]
+
+
+def test_the_dense_run_changes_nothing(command, model_folder, tmp_path):
+    main(command("method=dense"))
+    original = block_matrices(model_folder)
+    for name, weight in block_matrices(tmp_path / "out" / "checkpoint").items():
+        assert torch.equal(weight, original[name])
+    assert not (tmp_path / "out" / "pruning.json").exists()
+
+
+def test_an_error_is_one_line_and_a_non_zero_status(command, tmp_path):
+    arguments = [sys.executable, "-m", "thanos", *command("pattern=2:7")]
+    result = subprocess.run(arguments, capture_output=True, text=True)
+    assert result.returncode == 1
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,29 @@
+"""Suites that are too large to run are checked as far as their jobs."""
+
+import pytest
+
+from .conftest import PROJECT, Workflow
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    return Workflow(tmp_path)
+
+
+def test_the_paper_suite_lists_its_runs_offline(tmp_path):
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "snakemake", "-n", "paper", "--directory", str(tmp_path)]
+    command += ["--snakefile", str(PROJECT / "Snakefile")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    counts = dict(line.split() for line in output.splitlines() if len(line.split()) == 2)
+    assert counts["prune"] == str(18 * 19)
+    assert counts["perplexity"] == str(18 * 20)
+
+
+def test_a_bad_override_is_refused_before_any_job(workflow):
+    result = workflow("demo", overrides="method.dampening=0.1", check=False)
+    assert result.returncode != 0
+    assert "unknown key 'method.dampening'" in result.stdout + result.stderr
+    assert not workflow.results.exists()
