@@ -1,6 +1,7 @@
 """Perplexity over windows of tokens that do not overlap."""
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -44,27 +45,45 @@ def perplexity(
     Raises:
         UserError: if there is no window of two tokens, or a loss is not finite.
     """
+    device = next(model.parameters()).device if device is None else torch.device(device)
+
+    def logits() -> Iterator[torch.Tensor]:
+        for batch in tqdm(windows.split(batch_size), desc="perplexity", leave=False, disable=None):
+            yield model(input_ids=batch.to(device), use_cache=False).logits  # (B, T, V)
+
+    training = model.training
+    model.eval()
+    result = perplexity_of_logits(logits(), windows)
+    model.train(training)
+    return result
+
+
+@torch.inference_mode()
+def perplexity_of_logits(logits: Iterable[torch.Tensor], windows: torch.Tensor) -> PerplexityResult:
+    """The perplexity that a model's logits give, however they were computed.
+
+    Args:
+        logits: (B, T, V) of one batch of windows after the other.
+        windows: (n, T) token ids.
+
+    Raises:
+        UserError: if there is no window of two tokens, or a loss is not finite.
+    """
     count, seqlen = windows.shape
     if count == 0 or seqlen < 2:
         raise UserError(
             f"perplexity: {count} windows of {seqlen} tokens; needs one of at least two"
         )
-    device = next(model.parameters()).device if device is None else torch.device(device)
-    training = model.training
-    model.eval()
     losses: list[float] = []
-    for batch in tqdm(windows.split(batch_size), desc="perplexity", leave=False, disable=None):
-        input_ids = batch.to(device)  # (B, T)
-        logits = model(input_ids=input_ids, use_cache=False).logits  # (B, T, V)
-        for row in range(len(batch)):
-            loss = _mean_next_token_loss(logits[row], input_ids[row])
+    for batch in logits:
+        for row in batch:
+            loss = _mean_next_token_loss(row, windows[len(losses)].to(row.device))
             if not math.isfinite(loss):
                 raise UserError(
                     f"perplexity: the loss of window {len(losses)} is {loss}; "
                     "the model's weights or activations overflow, try float32 or bfloat16"
                 )
             losses.append(loss)
-    model.train(training)
     mean = math.fsum(losses) / count
     return PerplexityResult(_exponent(mean), mean, count, seqlen, tuple(losses))
 

@@ -16,7 +16,7 @@ INTERRUPTED = 130  # the shell's status for a command that Ctrl-C ended
 def run_command(main: Callable[[], None]) -> NoReturn:
     """Run a command's `main` and exit; bad input is one line on standard error, without a trace."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for chatty in ("httpx", "datasets", "huggingface_hub", "filelock"):
+    for chatty in ("httpx", "datasets", "huggingface_hub", "filelock", "fontTools", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         main()

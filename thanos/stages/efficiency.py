@@ -29,11 +29,12 @@ from ..evaluation.efficiency import (
 )
 from ..models import load_model
 from ..provenance import provenance
+from ..pruning import Structured, parse_pattern
 from .command import parser, run_command
 from .device import resolve_device
 from .opening import open_dense, window_length
 
-_DECODING_STEPS = 32
+_DECODING_STEPS = 16
 
 
 def measure_efficiency(
@@ -48,34 +49,22 @@ def measure_efficiency(
             2:4 kernels where the device has them. None measures the dense model alone.
     """
     device = resolve_device(config.device)
+    tokens = _tokens(dense, window_length(config))
+    item_bytes = dense.dtype.itemsize
     results: dict[str, Any] = {
         "form": "dense",
         "device": device.type,
         "threads": torch.get_num_threads(),
         "stored_in": _name(dense.dtype),
-        "parameters": {"dense": count_parameters(dense).total},
-        "bytes": {"dense": stored_sizes(dense).dense},
+        **_sizes(dense, pruned),
     }
-    item_bytes = dense.dtype.itemsize
-    models = {"dense": dense}
-    tokens = _tokens(dense, window_length(config))
-    if pruned is not None:
-        sizes = stored_sizes(pruned)
-        results["parameters"]["nonzero"] = count_parameters(pruned).nonzero
-        results["bytes"]["packed"] = sizes.packed
-        results["bytes"]["pruned_tensors"] = sizes.sparse_dense
-        results["bytes"]["pruned_tensors_packed"] = sizes.sparse_packed
-        models["pruned"] = pruned
+    models = {"dense": dense} if pruned is None else {"dense": dense, "pruned": pruned}
     try:
         for model in models.values():
             _prepare(model, device)
         results["computed_in"] = _name(dense.dtype)
         if pruned is not None:
-            zero_filled = _logits(pruned, tokens)
-            results["form"], results["layers_changed"] = _accelerate(config, pruned, device)
-            results["logits_difference"] = float(
-                (_logits(pruned, tokens) - zero_filled).abs().max()
-            )
+            results |= _accelerate(config, pruned, tokens)
             if results["form"] == "compact":
                 results["parameters"]["compact"] = count_parameters(pruned).total
                 results["bytes"]["compact"] = compact_bytes(pruned, item_bytes)
@@ -88,13 +77,32 @@ def measure_efficiency(
     return results
 
 
-def _accelerate(config: Config, model: PreTrainedModel, device: torch.device) -> tuple[str, int]:
-    """Give the model the fastest form that its zeros and the device allow."""
-    if changed := compact_model(model, config.model.skip):
-        return "compact", len(changed)
-    if has_semi_structured_kernels(device) and (changed := use_semi_structured(model)):
-        return "2:4", len(changed)
-    return "zeros", 0
+def _sizes(dense: PreTrainedModel, pruned: PreTrainedModel | None) -> dict[str, dict[str, int]]:
+    parameters = {"dense": count_parameters(dense).total}
+    stored = {"dense": stored_sizes(dense).dense}
+    if pruned is not None:
+        parameters["nonzero"] = count_parameters(pruned).nonzero
+        sizes = stored_sizes(pruned)
+        stored["packed"] = sizes.packed
+        stored["pruned_tensors"] = sizes.sparse_dense
+        stored["pruned_tensors_packed"] = sizes.sparse_packed
+    return {"parameters": parameters, "bytes": stored}
+
+
+def _accelerate(config: Config, model: PreTrainedModel, tokens: Tensor) -> dict[str, Any]:
+    """Give the model the fastest form that its pattern and its device allow."""
+    zero_filled = _logits(model, tokens)
+    form, changed = "zeros", []
+    if isinstance(parse_pattern(config.pattern), Structured):
+        form, changed = "compact", compact_model(model, config.model.skip)
+    elif has_semi_structured_kernels(model.device):
+        form, changed = "2:4", use_semi_structured(model)
+    difference = (_logits(model, tokens) - zero_filled).abs().max()
+    return {
+        "form": form if changed else "zeros",
+        "layers_changed": len(changed),
+        "logits_difference": float(difference),
+    }
 
 
 def _latencies(

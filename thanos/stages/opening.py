@@ -1,13 +1,16 @@
 """Open what a run's configuration names: tokenizer, dense model or pruned checkpoint."""
 
 from pathlib import Path
-
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from ..artifacts import verify_manifest
 from ..config import PROJECT, Config
-from ..models import load_config, load_model, load_tokenizer
-from .device import resolve_device
+from ..models.location import local_folder
+
+if TYPE_CHECKING:  # a workflow that only asks where a model lies need not wait for these
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..models import StreamedBlocks
 
 
 def model_path(config: Config) -> str:
@@ -16,24 +19,42 @@ def model_path(config: Config) -> str:
     return str(shipped) if shipped.is_dir() else config.model.path
 
 
-def open_tokenizer(config: Config) -> PreTrainedTokenizerBase:
+def dense_folder(config: Config) -> Path:
+    """The folder of the run's model, fetched first if it lies on the hub."""
+    model = config.model
+    return local_folder(
+        model_path(config),
+        model.revision,
+        weights=True,
+        trust_remote_code=model.trust_remote_code,
+    )
+
+
+def open_tokenizer(config: Config) -> "PreTrainedTokenizerBase":
     """The tokenizer of the run's model."""
+    from ..models import load_tokenizer
+
     model = config.model
     return load_tokenizer(model_path(config), model.revision, model.trust_remote_code)
 
 
-def open_dense(config: Config) -> PreTrainedModel:
+def open_dense(config: Config) -> "PreTrainedModel":
     """The run's model as it is stored, on the CPU."""
+    from ..models import load_model
+
     model = config.model
     return load_model(model_path(config), model.revision, "auto", model.trust_remote_code)
 
 
-def open_for_evaluation(config: Config, checkpoint: Path | None) -> PreTrainedModel:
+def open_for_evaluation(config: Config, checkpoint: Path | None) -> "PreTrainedModel":
     """The verified checkpoint, or without one the dense model, on the run's device.
 
     On the CPU it computes in float32, because half precision is slow there; on a GPU in the
     precision that it is stored in.
     """
+    from ..models import load_model
+    from .device import resolve_device
+
     device = resolve_device(config.device)
     dtype = "float32" if device.type == "cpu" else "auto"
     model = config.model
@@ -46,8 +67,28 @@ def open_for_evaluation(config: Config, checkpoint: Path | None) -> PreTrainedMo
     return opened
 
 
+def blocks_for_evaluation(config: Config, checkpoint: Path | None) -> "StreamedBlocks":
+    """What `open_for_evaluation` opens, read block by block: it may be larger than the memory."""
+    import torch
+
+    from ..models import StreamedBlocks
+    from .device import resolve_device
+
+    if checkpoint is not None:
+        verify_manifest(checkpoint, rule="prune")
+    device = resolve_device(config.device)
+    return StreamedBlocks(
+        checkpoint or dense_folder(config),
+        dtype=torch.float32 if device.type == "cpu" else None,
+        device=device,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+
+
 def window_length(config: Config) -> int:
     """Tokens per window: the configured context, capped by what the model supports."""
+    from ..models import load_config
+
     model = config.model
     described = load_config(model_path(config), model.revision, model.trust_remote_code)
     longest = getattr(described.get_text_config(), "max_position_embeddings", None)

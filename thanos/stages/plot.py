@@ -1,6 +1,6 @@
 """Make the figures of a suite as SVG, PNG and PDF.
 
-python -m thanos.stages.plot results.csv --layers layers.csv --output figures [--axis …]
+python -m thanos.stages.plot results.csv --layers layers.csv --output figures [--axes …]
 """
 
 from pathlib import Path
@@ -17,17 +17,17 @@ from ..reporting.style import save
 from .command import parser, run_command
 
 
-def draw(frame: pd.DataFrame, layers: pd.DataFrame, axis: str | None, folder: Path) -> None:
+def draw(frame: pd.DataFrame, layers: pd.DataFrame, axes: list[str], folder: Path) -> None:
     """Draw every figure of a suite into `folder`.
 
-    An ablation gets its metrics and the pruning time over the axis; a comparison of methods gets
-    its metrics by pattern, and the relative error of every layer.
+    An ablation of one key gets its metrics and the pruning time over it; a grid of several keys is
+    a table only; a comparison of methods gets its metrics by pattern, and every layer's error.
     """
     measures = main_measures(frame)
-    if axis:
-        for measure in [*measures, Measure("seconds")]:
+    if axes:
+        for measure in [*measures, Measure("seconds")] if len(axes) == 1 else []:
             name = "-".join(filter(None, (measure.metric, measure.dataset)))
-            save(sweep_figure(frame, axis, measure), folder, name)
+            save(sweep_figure(frame, axes[0], measure), folder, name)
         return
     for measure in measures:
         save(main_figure(frame, measure), folder, f"main-{measure.metric}-{measure.dataset}")
@@ -42,13 +42,13 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("results", type=Path)
     arguments.add_argument("--layers", type=Path, required=True)
-    arguments.add_argument("--axis", help="the swept configuration key of an ablation")
+    arguments.add_argument("--axes", nargs="*", default=[], help="keys that an ablation sweeps")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
     frame = from_csv(given.results.read_text(encoding="utf-8"))
     layers = from_csv(given.layers.read_text(encoding="utf-8"))
     with atomic_folder(given.output) as folder:
-        draw(frame, layers, given.axis, folder)
+        draw(frame, layers, given.axes, folder)
 
 
 if __name__ == "__main__":

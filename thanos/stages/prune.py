@@ -2,9 +2,13 @@
 
     python -m thanos.stages.prune config.yaml --calibration <folder> --checkpoint <folder> \\
         --record pruning.json
+
+Finished blocks lie in <checkpoint>.partial/ until all is written; if the command is interrupted or
+killed, the same command goes on from there.
 """
 
-import resource
+import logging
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,12 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
-from ..artifacts import atomic_folder, write_json, write_manifest
+from ..artifacts import write_json, write_manifest
 from ..config import Config, load
-from ..models import LayerRecord, prune_model, save_checkpoint
-from ..provenance import provenance
+from ..data.windows import tokens_hash
+from ..models import (
+    FinishedBlocks,
+    LayerRecord,
+    StreamedBlocks,
+    copy_checkpoint,
+    hidden_states,
+    prune_model,
+    work_folder,
+)
+from ..models.location import weight_files
+from ..provenance import library_versions, provenance
 from ..pruning import (
     InputStatistics,
     PruningResult,
@@ -29,16 +42,25 @@ from ..pruning import (
 from .calibrate import read_windows
 from .command import parser, run_command
 from .device import resolve_device
-from .opening import open_dense, open_tokenizer
+from .opening import dense_folder, open_tokenizer
+from .planning import hidden_budget, plan_run
+
+logger = logging.getLogger(__name__)
 
 
-def layer_pruner(config: Config) -> Callable[[torch.Tensor, InputStatistics | None], PruningResult]:
-    """The run's pruning of one layer as a function of its weight and input statistics."""
+def layer_pruner(
+    config: Config, storage_dtype: torch.dtype
+) -> Callable[[torch.Tensor, InputStatistics | None], PruningResult]:
+    """The run's pruning of one layer as a function of its weight and input statistics.
+
+    The result is rounded to what the checkpoint stores, whatever precision the blocks run in, so
+    that later blocks are calibrated on the very weights that are written.
+    """
     method = config.method
 
     def prune_layer(weight: torch.Tensor, statistics: InputStatistics | None) -> PruningResult:
         return prune_weight(
-            weight,
+            weight.to(storage_dtype),
             statistics,
             method.name,
             config.pattern,
@@ -56,13 +78,14 @@ def layer_pruner(config: Config) -> Callable[[torch.Tensor, InputStatistics | No
     return prune_layer
 
 
-def prune(config: Config, model: PreTrainedModel, windows: torch.Tensor) -> dict[str, Any]:
-    """Prune `model` in place and return the record that becomes `pruning.json`.
+def prune(config: Config, windows: torch.Tensor, checkpoint: Path, work: Path) -> dict[str, Any]:
+    """Prune the run's model block by block and return the record that becomes `pruning.json`.
 
     Args:
         config: of the run, not dense.
-        model: on the CPU; its blocks visit the device one by one.
         windows: (n, T) calibration token ids.
+        checkpoint: the folder to write, without its manifest.
+        work: where finished blocks are kept; those of an earlier attempt are not done again.
     """
     method = config.method
     composition = compose(
@@ -70,22 +93,66 @@ def prune(config: Config, model: PreTrainedModel, windows: torch.Tensor) -> dict
     )
     needed = required_statistics(composition, config.outlier_fraction, method.refine_steps)
     device = resolve_device(config.device)
+    folder = dense_folder(config)
+    plan = plan_run(config, folder, on_device=device.type != "cpu")
+    logger.info("expected peak memory: %s", plan)
     started = time.perf_counter()
+    finished = FinishedBlocks(work, _identity(config, windows, folder, device))
+    resumed = len(finished)
+    model = StreamedBlocks(
+        folder,
+        # On the CPU half precision is slow; on a GPU blocks run in the stored precision.
+        dtype=torch.float32 if device.type == "cpu" else None,
+        trust_remote_code=config.model.trust_remote_code,
+        finished=finished,
+    )
     layers = prune_model(
         model,
         windows,
-        layer_pruner(config),
+        layer_pruner(config, model.storage_dtype),
         statistics="gram" if config.layer_errors else needed,
         batch_size=config.calibration.batch_size,
         device=device,
         statistics_dtype=getattr(torch, config.precision),
         skip=config.model.skip,
+        done=tuple(finished.records),
+        hidden=hidden_states(model.hidden_bytes(windows.numel()), hidden_budget(config), work),
     )
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    checkpoint.mkdir()
+    copy_checkpoint(folder, finished.tensors, open_tokenizer(config), checkpoint)
     return {
         **_summary(layers),
         "seconds": time.perf_counter() - started,
         "peak_memory_bytes": _peak_memory(device),
+        "memory_plan": asdict(plan),
+        "resumed_blocks": resumed,
         "layers": [_layer_row(layer) for layer in layers],
+    }
+
+
+def _identity(
+    config: Config, windows: torch.Tensor, folder: Path, device: torch.device
+) -> dict[str, Any]:
+    """All that the pruned weights depend on; how much memory the machine has is no part of it."""
+    values = config.identity()
+    identity = {
+        f"{group}.{key}": value
+        for group in ("model", "method")
+        for key, value in values.pop(group).items()
+    }
+    del values["evaluation"], values["calibration"]
+    return {
+        **identity,
+        **values,
+        "calibration.tokens": tokens_hash(windows),
+        "calibration.batch_size": config.calibration.batch_size,
+        "device": device.type,
+        "weights": {
+            file.name: [file.stat().st_size, file.stat().st_mtime_ns]
+            for file in weight_files(folder)
+        },
+        "versions": library_versions(),
     }
 
 
@@ -107,7 +174,11 @@ def _summary(layers: list[LayerRecord]) -> dict[str, float | None]:
 def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage's: that starts from what the process had taken which started this one.
+    status = Path("/proc/self/status").read_text()
+    return next(
+        int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")
+    )
 
 
 def main() -> None:
@@ -121,13 +192,14 @@ def main() -> None:
     started = time.time()
     config = load(given.config)
     windows = read_windows(given.calibration)
-    model = open_dense(config)
-    record = prune(config, model, windows)
-    facts = {"provenance": provenance(config, started)}
-    with atomic_folder(given.checkpoint) as temporary:
-        save_checkpoint(model, open_tokenizer(config), temporary)
-        write_manifest(temporary, facts)
-    write_json(given.record, {**record, **facts})
+    with work_folder(given.checkpoint.with_name(f"{given.checkpoint.name}.partial")) as work:
+        checkpoint = work / "checkpoint"
+        record = prune(config, windows, checkpoint, work)
+        facts = {"provenance": provenance(config, started)}
+        write_manifest(checkpoint, facts)
+        shutil.rmtree(given.checkpoint, ignore_errors=True)
+        checkpoint.rename(given.checkpoint)
+        write_json(given.record, {**record, **facts})
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@
         calibration=text calibration.path=a.txt evaluation=text evaluation.path=b.txt output_dir=out
 
 Keys and defaults are in conf/config.yaml and its groups. `out` then holds config.yaml,
-metrics.json, pruning.json and checkpoint/; it appears only when everything is done.
+metrics.json, pruning.json and checkpoint/; it appears only when everything is done. Until then
+the blocks that are finished lie in out.partial/, from where the same command goes on.
 """
 
+import shutil
 import sys
 import tempfile
 import time
@@ -14,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import atomic_folder, write_json, write_manifest, write_text
+from ..artifacts import write_json, write_manifest, write_text
 from ..config import Config, dumps, resolve
 from ..errors import UserError
 from .command import parser
@@ -30,8 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = Path(config.output_dir)
     if folder.exists():
         raise UserError(f"output_dir {folder} exists already; give another or remove it")
-    with atomic_folder(folder) as temporary:
-        metrics = run(config, temporary)
+    from ..models import work_folder
+
+    with work_folder(folder.with_name(f"{folder.name}.partial")) as work:
+        unfinished = work / "output"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        metrics = run(config, unfinished, work)
+        unfinished.rename(folder)
     for corpus, result in metrics.get("perplexity", {}).items():
         sys.stdout.write(f"perplexity of {corpus}: {result['perplexity']:.4f}\n")
     for task, result in metrics.get("zero_shot", {}).get("tasks", {}).items():
@@ -39,39 +47,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.stdout.write(f"written: {folder}\n")
 
 
-def run(config: Config, folder: Path) -> dict[str, Any]:
-    """Do one run, write its files to `folder` and return its metrics."""
+def run(config: Config, folder: Path, work: Path) -> dict[str, Any]:
+    """Do one run, write its files to `folder` and return its metrics.
+
+    Args:
+        config: of the run.
+        folder: empty.
+        work: a folder that outlives a run which is killed, for what need not be done again.
+    """
     # Checking a configuration takes milliseconds; torch and transformers are imported after it.
-    from ..models import save_checkpoint
+    from ..models import copy_checkpoint
     from ..provenance import provenance
     from ..testbed.continuations import TESTBED_TASK
     from .calibrate import draw_windows
     from .continuations import write_task
     from .corpora import cut_corpora
-    from .opening import open_dense, open_for_evaluation, open_tokenizer
-    from .perplexity import measure_perplexity
+    from .evaluate import measure_perplexity, measure_zero_shot
+    from .opening import blocks_for_evaluation, dense_folder, open_for_evaluation, open_tokenizer
     from .prune import prune
-    from .zero_shot import measure_zero_shot
 
     started = time.time()
     # Whatever can be missing is read before the work starts.
     tokenizer = open_tokenizer(config)
     corpora = cut_corpora(config)
     windows = None if config.dense else draw_windows(config)
-    model = open_dense(config)
     metrics: dict[str, Any] = {}
-    if windows is not None:
-        record = prune(config, model, windows)
+    checkpoint = folder / "checkpoint"
+    if windows is None:
+        checkpoint.mkdir()
+        copy_checkpoint(dense_folder(config), {}, tokenizer, checkpoint)
+    else:
+        record = prune(config, windows, checkpoint, work)
         write_json(folder / "pruning.json", {**record, "provenance": provenance(config, started)})
         metrics["pruning"] = {k: v for k, v in record.items() if k != "layers"}
-    checkpoint = folder / "checkpoint"
-    checkpoint.mkdir()
-    save_checkpoint(model, tokenizer, checkpoint)
     write_manifest(checkpoint, {"provenance": provenance(config, started)})
-    model = open_for_evaluation(config, checkpoint)
     if config.evaluation.corpora:
-        metrics["perplexity"] = measure_perplexity(config, model, *corpora)
+        blocks = blocks_for_evaluation(config, checkpoint)
+        metrics["perplexity"] = measure_perplexity(config, blocks, *corpora, scratch=work)
     if config.evaluation.tasks:
+        model = open_for_evaluation(config, checkpoint)
         with tempfile.TemporaryDirectory() as scratch:
             items = Path(scratch) / "continuations"
             if TESTBED_TASK in config.evaluation.tasks:

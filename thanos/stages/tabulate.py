@@ -1,6 +1,6 @@
 """Make the tables of a suite: Markdown, CSV, LaTeX, HTML for the report, and text for terminals.
 
-python -m thanos.stages.tabulate results.csv --output tables [--axis method.block_size]
+python -m thanos.stages.tabulate results.csv --output tables [--axes method.block_size]
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ RENDERERS = {
 }
 
 
-def make_tables(results: Path, axis: str | None, title: str, published: Path | None) -> list[Table]:
-    """The tables of a suite: over its axis for an ablation, otherwise methods by pattern."""
+def make_tables(results: Path, axes: list[str], title: str, published: Path | None) -> list[Table]:
+    """The tables of a suite: over its axes for an ablation, otherwise methods by pattern."""
     frame = from_csv(results.read_text(encoding="utf-8"))
-    if axis:
+    if axes:
         tables = [
-            ablation_table(frame, axis, measure, name=f"{measure.metric}-{measure.dataset}")
+            ablation_table(frame, axes, measure, name=f"{measure.metric}-{measure.dataset}")
             for measure in main_measures(frame)
         ]
     else:
@@ -43,12 +43,12 @@ def main() -> None:
     """Entry point; see the module's docstring."""
     arguments = parser(__doc__)
     arguments.add_argument("results", type=Path)
-    arguments.add_argument("--axis", help="the swept configuration key of an ablation")
+    arguments.add_argument("--axes", nargs="*", default=[], help="keys that an ablation sweeps")
     arguments.add_argument("--title", default="")
     arguments.add_argument("--published", type=Path, help="published values to compare with")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
-    tables = make_tables(given.results, given.axis, given.title, given.published)
+    tables = make_tables(given.results, given.axes, given.title, given.published)
     with atomic_folder(given.output) as folder:
         for table in tables:
             for suffix, render in RENDERERS.items():

@@ -1,0 +1,277 @@
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from thanos.artifacts import write_manifest
+from thanos.compression.compact import compact_model
+from thanos.compression.compact_linear import compact_linear
+from thanos.compression.packing import pack_file
+from thanos.config import dumps, resolve
+from thanos.errors import UserError
+from thanos.evaluation import efficiency
+from thanos.evaluation.efficiency import (
+    Spread,
+    alternate,
+    compact_bytes,
+    count_parameters,
+    decoding,
+    forward_pass,
+    multiplications,
+    stored_sizes,
+)
+from thanos.models import load_model, prune_model, save_checkpoint
+from thanos.pruning import prune_weight
+from thanos.stages.efficiency import main, measure_efficiency
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def few_rounds(monkeypatch):
+    """Three rounds: what is tested is not how fast this machine is."""
+    monkeypatch.setattr(efficiency, "_MOST_ROUNDS", 3)
+
+
+@pytest.fixture
+def dense_folder(model, tokenizer, tmp_path):
+    """The random model in half precision, on disk."""
+    save_checkpoint(model.half(), tokenizer, tmp_path / "dense")
+    model.float()
+    return tmp_path / "dense"
+
+
+@pytest.fixture
+def prune_folder(dense_folder, tmp_path):
+    """Return `prune_folder(pattern)`: a pruned checkpoint, as the pruning stage leaves it."""
+
+    def prune_folder(pattern):
+        pruned = load_model(dense_folder)
+        prune_model(
+            pruned,
+            None,
+            lambda weight, statistics: prune_weight(weight, statistics, "magnitude", pattern),
+            statistics="none",
+        )
+        save_checkpoint(pruned, None, tmp_path / "pruned")
+        write_manifest(tmp_path / "pruned", {})
+        return tmp_path / "pruned"
+
+    return prune_folder
+
+
+def config_of(folder, pattern="structured:0.3"):
+    return resolve(
+        [
+            "model=hf",
+            f"model.path={folder}",
+            "method=magnitude",
+            f"pattern={pattern}",
+            "device=cpu",
+        ]
+    )
+
+
+def test_spread_is_median_and_range():
+    assert Spread.of([3.0, 1.0, 10.0]) == Spread(3.0, 1.0, 10.0)
+
+
+def test_candidates_alternate_and_reverse(few_rounds):
+    order = []
+
+    def candidate(name):
+        def prepare():
+            order.append(f"prepare {name}")
+            return lambda: order.append(name)
+
+        return prepare
+
+    times = alternate({"a": candidate("a"), "b": candidate("b")}, CPU)
+
+    a, b = ["prepare a", "a"], ["prepare b", "b"]
+    assert order == [*a, *b, *b, *a, *a, *b, *b, *a, *a, *b]  # two rounds of warming up, then three
+    assert {name: len(measured) for name, measured in times.items()} == {"a": 3, "b": 3}
+
+
+def test_preparation_is_not_timed(few_rounds, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(efficiency, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def spend(seconds):
+        clock.now += seconds
+
+    def prepare():
+        spend(7.0)
+        return lambda: spend(0.25)
+
+    assert alternate({"a": prepare}, CPU)["a"] == [250, 250, 250]
+
+
+def test_slow_candidates_get_fewer_rounds(monkeypatch):
+    monkeypatch.setattr(efficiency, "_SECONDS", 0.0)
+
+    assert len(alternate({"a": lambda: lambda: None}, CPU)["a"]) == 5
+
+
+def test_parameters_and_multiplications_on_paper():
+    network = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3), nn.LayerNorm(3))
+    with torch.no_grad():
+        network[0].weight.fill_(1)
+        network[1].weight.fill_(1)
+        network[1].weight[:, 2:] = 0
+        network[1].bias.fill_(1)
+    assert count_parameters(network).total == 20 + 12 + 3 + 6
+    assert count_parameters(network).nonzero == 20 + 6 + 3 + 3
+    assert multiplications(network) == 12
+
+    kept, none = torch.tensor([0, 1]), torch.tensor([], dtype=torch.int64)
+    split = {"kept": kept, "outliers": none, "outlier_columns": none}
+    network[1] = compact_linear(network[1].weight, network[1].bias, **split)
+    assert multiplications(network) == 6
+    assert compact_bytes(network, item_bytes=2) == 2 * (20 + 6 + 3 + 6) + 8 * 2
+
+
+def test_sizes_are_those_of_the_packed_file(prune_folder, tmp_path):
+    folder = prune_folder("0.5")
+
+    counted = stored_sizes(load_model(folder))
+
+    written = pack_file(folder / "model.safetensors", tmp_path / "packed.safetensors")
+    assert counted == written
+    assert counted.sparse_packed <= 0.57 * counted.sparse_dense
+
+
+def test_decoding_goes_on_from_the_prompt(model):
+    seen = []
+    hook = model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(
+            (kwargs["input_ids"].shape[1], kwargs.get("past_key_values"))
+        ),
+        with_kwargs=True,
+    )
+    tokens = torch.arange(1, 9).view(1, 8)
+    decoding(model, tokens, steps=3)()()
+    forward_pass(model, tokens)()()
+    hook.remove()
+
+    assert [length for length, _ in seen] == [8, 1, 1, 1, 8]
+    assert seen[1][1].get_seq_length() == 8 + 3
+
+
+@pytest.mark.usefixtures("few_rounds")
+def test_a_structured_run(dense_folder, prune_folder):
+    pruned = load_model(prune_folder("structured:0.3"))
+    matrices = 2 * (4 * 16 * 16 + 3 * 16 * 32)
+
+    results = measure_efficiency(config_of(dense_folder), load_model(dense_folder), pruned)
+
+    assert results["form"] == "compact"
+    assert results["layers_changed"] == 14
+    assert (results["stored_in"], results["computed_in"]) == ("float16", "float32")
+    assert results["logits_difference"] < 1e-4
+    parameters, sizes = results["parameters"], results["bytes"]
+    assert parameters["compact"] < parameters["dense"] - 0.3 * matrices
+    assert sizes["dense"] == 2 * parameters["dense"]
+    assert sizes["compact"] < sizes["dense"]
+    assert sizes["pruned_tensors"] == 2 * matrices
+    assert 0.7 < sizes["pruned_tensors_packed"] / sizes["pruned_tensors"] < 0.8
+    for part in ("forward", "decode"):
+        measured = results[part]
+        assert measured["dense_ms_low"] <= measured["dense_ms"] <= measured["dense_ms_high"]
+        assert measured["speedup_low"] <= measured["speedup"] <= measured["speedup_high"]
+        assert measured["ideal_speedup"] > 1.2
+    assert results["forward"]["tokens"] == 128
+    assert (results["decode"]["prompt_tokens"], results["decode"]["tokens"]) == (64, 16)
+
+
+@pytest.mark.usefixtures("few_rounds")
+def test_zeros_alone_promise_no_speed(dense_folder, prune_folder):
+    pruned = load_model(prune_folder("2:4"))
+
+    results = measure_efficiency(config_of(dense_folder, "2:4"), load_model(dense_folder), pruned)
+
+    assert results["form"] == "zeros"  # no 2:4 kernels on a CPU
+    assert results["logits_difference"] == 0
+    assert results["forward"]["ideal_speedup"] == 1
+    assert "compact" not in results["bytes"]
+
+
+@pytest.mark.usefixtures("few_rounds")
+def test_the_stage_writes_one_file(dense_folder, prune_folder, tmp_path, monkeypatch):
+    (tmp_path / "config.yaml").write_text(dumps(config_of(dense_folder)))
+    output = tmp_path / "efficiency.json"
+
+    def stage(*arguments):
+        command = ["efficiency", str(tmp_path / "config.yaml"), "--output", str(output)]
+        monkeypatch.setattr(sys, "argv", [*command, *map(str, arguments)])
+        main()
+        return json.loads(output.read_text())
+
+    dense = stage()
+    assert dense["form"] == "dense"
+    assert set(dense["bytes"]) == {"dense"}
+    assert "pruned_ms" not in dense["forward"]
+    assert "speedup" not in dense["decode"]
+
+    checkpoint = prune_folder("structured:0.3")
+    pruned = stage("--checkpoint", checkpoint)
+    assert pruned["form"] == "compact"
+    assert pruned["bytes"]["dense"] == dense["bytes"]["dense"]
+    assert pruned["provenance"]["seed"] == 0
+
+    (checkpoint / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged.*rule prune"):
+        stage("--checkpoint", checkpoint)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+@pytest.mark.parametrize("family", ["llama", "opt"])
+def test_a_wide_model_is_faster(wide, family, alpha, record_property):
+    dense, pruned, tokens = wide(family, alpha)
+    with torch.inference_mode():
+        zero_filled = pruned(input_ids=tokens).logits
+        compact_model(pruned)
+        difference = float((pruned(input_ids=tokens).logits - zero_filled).abs().max())
+    models = {"dense": dense, "pruned": pruned}
+    times = alternate({name: forward_pass(m, tokens) for name, m in models.items()}, CPU)
+    speedup = Spread.of([d / p for d, p in zip(times["dense"], times["pruned"], strict=True)])
+    record_property("speedup", speedup)
+    record_property("ideal", multiplications(dense) / multiplications(pruned))
+
+    assert difference < 1e-4
+    assert speedup.median > (1.2 if alpha == 0 else 1.05)
+
+
+@pytest.fixture
+def wide():
+    """Return `wide(family, alpha)`: two layers of a wide random model, dense and pruned."""
+    from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig
+
+    shared = {"vocab_size": 512, "hidden_size": 1024, "num_hidden_layers": 2}
+    shared |= {"num_attention_heads": 16, "max_position_embeddings": 512}
+    configs = {
+        "llama": LlamaConfig(**shared, intermediate_size=2816),
+        "opt": OPTConfig(**shared, ffn_dim=4096, word_embed_proj_dim=1024),
+    }
+
+    def wide(family, alpha):
+        torch.manual_seed(0)
+        dense = AutoModelForCausalLM.from_config(configs[family]).eval()
+        pruned = AutoModelForCausalLM.from_config(configs[family]).eval()
+        pruned.load_state_dict(dense.state_dict())
+        tokens = torch.randint(512, (1, 256), generator=torch.Generator().manual_seed(0))
+        prune_model(
+            pruned,
+            tokens,
+            lambda weight, statistics: prune_weight(
+                weight, statistics, "wanda", "structured:0.3", outlier_fraction=alpha
+            ),
+            statistics="diagonal",
+        )
+        return dense, pruned, tokens
+
+    return wide

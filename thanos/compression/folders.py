@@ -1,0 +1,86 @@
+"""Pack a checkpoint folder and restore it: identical files, checked by their hashes."""
+
+import shutil
+from pathlib import Path
+
+from thanos.artifacts import (
+    MANIFEST,
+    atomic_folder,
+    read_json,
+    sha256,
+    verify_manifest,
+    write_manifest,
+)
+from thanos.errors import UserError
+
+from .packing import FORMAT, VERSION, Sizes, pack_file, unpack_file
+
+# The packed folder has a manifest of its own, so the checkpoint's waits under another name.
+_SOURCE_MANIFEST = "checkpoint-manifest.json"
+_SUFFIX = ".safetensors"
+
+
+def pack_folder(source: Path, target: Path) -> Sizes:
+    """Write the packed form of a checkpoint folder to `target`, which must not exist.
+
+    Raises:
+        UserError: no such folder, nothing to pack in it, a damaged file, or a target that exists.
+    """
+    files = _files(source, target)
+    if not any(name.endswith(_SUFFIX) for name in files):
+        raise UserError(f"{source} holds no {_SUFFIX} file to pack")
+    if _SOURCE_MANIFEST in files:
+        raise UserError(f"{source} is packed already")
+    if MANIFEST in files:
+        verify_manifest(source, rule="prune")
+    sizes = Sizes()
+    with atomic_folder(target) as temporary:
+        for name, file in files.items():
+            packed = temporary / (_SOURCE_MANIFEST if name == MANIFEST else name)
+            packed.parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith(_SUFFIX):
+                sizes += pack_file(file, packed)
+            else:
+                shutil.copyfile(file, packed)
+        facts = {
+            "format": FORMAT,
+            "version": VERSION,
+            "checkpoint": {name: sha256(file) for name, file in files.items()},
+        }
+        write_manifest(temporary, facts)
+    return sizes
+
+
+def unpack_folder(source: Path, target: Path) -> None:
+    """Restore the folder that `pack_folder` was given at `target`, which must not exist.
+
+    Raises:
+        UserError: not a packed folder, a damaged file, or a target that exists.
+    """
+    _files(source, target)
+    if not (source / MANIFEST).is_file() or read_json(source / MANIFEST).get("format") != FORMAT:
+        raise UserError(f"{source} is not a packed folder; python -m thanos pack writes one")
+    manifest = verify_manifest(source, rule="pack")
+    with atomic_folder(target) as temporary:
+        for name, expected in manifest["checkpoint"].items():
+            packed = source / (_SOURCE_MANIFEST if name == MANIFEST else name)
+            file = temporary / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith(_SUFFIX):
+                unpack_file(packed, file)
+            else:
+                shutil.copyfile(packed, file)
+            if sha256(file) != expected:
+                raise UserError(f"{packed} does not restore {name}: its content differs")
+
+
+def _files(source: Path, target: Path) -> dict[str, Path]:
+    """The source's files by their names relative to it."""
+    if not source.is_dir():
+        raise UserError(f"folder {source} does not exist")
+    if target.exists():
+        raise UserError(f"{target} exists already; give another folder or remove it")
+    if source.resolve() in target.resolve().parents:
+        raise UserError(f"{target} lies inside {source}; give a folder beside it")
+    found = {file.relative_to(source).as_posix(): file for file in source.rglob("*")}
+    return {name: file for name, file in sorted(found.items()) if file.is_file()}

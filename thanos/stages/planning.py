@@ -1,0 +1,61 @@
+"""The memory that pruning a run will take; imports no torch, so that rules can ask as well."""
+
+from pathlib import Path
+
+from ..config import Config
+from ..models.location import cached_folder
+from ..models.memory_plan import MIB, MemoryPlan, Statistics, Work, plan_memory
+from ..pruning import compose, parse_pattern
+from .opening import model_path
+
+GIB = 1024 * MIB
+
+
+def plan_run(config: Config, folder: Path, *, on_device: bool) -> MemoryPlan:
+    """Expected peaks of pruning the model in `folder` as the run asks for it.
+
+    Args:
+        config: of the run, not dense.
+        folder: of the dense model.
+        on_device: whether blocks are pruned on an accelerator.
+
+    Raises:
+        UserError: the folder holds no usable model.
+    """
+    method = config.method
+    composition = compose(
+        method.name, parse_pattern(config.pattern), method.metric, method.scope, method.update
+    )
+    statistics: Statistics = "gram"
+    if not config.layer_errors and not composition.needs_factor:
+        from ..pruning import required_statistics  # imports torch
+
+        statistics = required_statistics(composition, config.outlier_fraction, method.refine_steps)
+    work = Work(
+        windows=config.calibration.windows,
+        tokens=config.model.context,
+        batch_size=config.calibration.batch_size,
+        statistics=statistics,
+        factorised=composition.needs_factor,
+        refined=method.refine_steps > 0,
+        precision=8 if config.precision == "float64" else 4,
+        hidden_budget=hidden_budget(config),
+    )
+    return plan_memory(folder, work, on_device=on_device)
+
+
+def hidden_budget(config: Config) -> int:
+    """Bytes of hidden states to keep in memory; beyond, they lie in mapped files."""
+    return int(config.hidden_memory * GIB)
+
+
+def expected_memory_mb(config: Config) -> int | None:
+    """`mem_mb` of a run's pruning job; None if there is nothing to prune or the model is not here.
+
+    With `device=auto` it is what a machine without accelerator needs.
+    """
+    folder = cached_folder(model_path(config), config.model.revision)
+    if config.dense or folder is None:
+        return None
+    plan = plan_run(config, folder, on_device=config.device.startswith("cuda"))
+    return -(-plan.host // MIB)
