@@ -45,6 +45,7 @@ def solve_masked(
     rr = _row_dots(R, R)
     target = rr * tolerance**2
     tiny = torch.finfo(A.dtype).tiny
+    flatness = len(A) * torch.finfo(A.dtype).eps
 
     result = torch.zeros_like(R)
     converged = torch.zeros(len(R), dtype=torch.bool, device=R.device)
@@ -63,7 +64,11 @@ def solve_masked(
                 active, target, rr = active[keep], target[keep], rr[keep]
                 Y, R, P, support = Y[keep], R[keep], P[keep], support[keep]
         AP = (P @ A).mul_(support)
-        step = rr / _row_dots(P, AP).clamp_min_(tiny)
+        curvature = _row_dots(P, AP)
+        # Along a direction without curvature (a singular A, nothing but rounding left) no step is
+        # meaningful: dividing by almost zero would throw the row far away.
+        flat = curvature <= flatness * _row_dots(P, P)
+        step = torch.where(flat, 0, rr / curvature.clamp_min(tiny))
         Y.addcmul_(P, step[:, None])
         R.addcmul_(AP, step[:, None], value=-1)
         rr_next = _row_dots(R, R)

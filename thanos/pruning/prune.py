@@ -256,4 +256,5 @@ def _relative_error(W: Tensor, pruned: Tensor, G: Tensor, budget: int) -> float:
     """‖(W − Ŵ) X‖² / ‖W X‖²; zero for a layer without any output."""
     lost = float(row_energies(W - pruned, G, budget).double().sum())
     total = float(row_energies(W, G, budget).double().sum())
-    return lost / total if total else 0.0
+    # With a singular G the form can round to slightly below zero.
+    return max(0.0, lost / total) if total else 0.0

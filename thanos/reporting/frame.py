@@ -167,7 +167,7 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
                 "n": result.get("n"),
                 "source": result.get("version"),
             }
-        if run.zero_shot:
+        if run.zero_shot.get("tasks"):
             yield {
                 "metric": "mean_acc",
                 "dataset": "zero_shot",

@@ -1,0 +1,1 @@
+"""How long pruning takes and what memory it needs, beside the published formulations."""
