@@ -19,6 +19,7 @@ sys.path.insert(0, workflow.basedir)  # the project itself, whatever is installe
 from thanos import config as thanos_config
 from thanos import suites
 from thanos.errors import UserError
+from thanos.testbed.continuations import TESTBED_TASK
 
 RESULTS = config.get("results", "results")
 QUICK = str(config.get("quick", "false")).lower() == "true"
@@ -86,14 +87,9 @@ def run_results(suite):
     """Every file that the runs of a suite leave."""
     files = []
     for run in load_suite(suite).runs:
-        folder = f"{RESULTS}/runs/{run.identifier}"
-        files.append(f"{folder}/config.yaml")
-        if not run.config.dense:
-            files.append(f"{folder}/pruning.json")
-        if run.config.evaluation.corpora:
-            files.append(f"{folder}/perplexity.json")
-        if run.config.evaluation.tasks:
-            files.append(f"{folder}/zero_shot.json")
+        names = ["config.yaml", "perplexity.json", "zero_shot.json"]
+        names += [] if run.config.dense else ["pruning.json"]
+        files += [f"{RESULTS}/runs/{run.identifier}/{name}" for name in names]
     return files
 
 

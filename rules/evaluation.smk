@@ -10,52 +10,43 @@ def checkpoint_of(wildcards):
     )
 
 
-def checkpoint_option(_, input):
-    return (
-        f"--checkpoint {shlex.quote(input.checkpoint)}"
-        if input.get("checkpoint")
-        else ""
+def windows_of(wildcards):
+    run = run_of(wildcards)
+    return f"{RESULTS}/evaluation/{run.evaluation}" if run.evaluation else []
+
+
+def continuations_of(wildcards):
+    return ITEMS if TESTBED_TASK in run_of(wildcards).config.evaluation.tasks else []
+
+
+def evaluation_options(_, input):
+    """The options of the inputs that this run has."""
+    given = {"checkpoint": "checkpoint", "windows": "windows", "continuations": "items"}
+    return " ".join(
+        f"--{option} {shlex.quote(input[name])}"
+        for name, option in given.items()
+        if input[name]
     )
 
 
-rule perplexity:
+rule evaluate:
     input:
         config=f"{RUN}/config.yaml",
         checkpoint=checkpoint_of,
-        windows=lambda wildcards: f"{RESULTS}/evaluation/{run_of(wildcards).evaluation}",
+        windows=windows_of,
+        continuations=continuations_of,
     output:
-        f"{RUN}/perplexity.json",
+        perplexity=f"{RUN}/perplexity.json",
+        zero_shot=f"{RUN}/zero_shot.json",
     log:
-        f"{RUN}/logs/perplexity.log",
+        f"{RUN}/logs/evaluate.log",
     benchmark:
-        f"{RUN}/logs/perplexity.tsv"
+        f"{RUN}/logs/evaluate.tsv"
     conda:
         "../envs/thanos.yaml"
     threads: THREADS
     params:
-        checkpoint=checkpoint_option,
+        options=evaluation_options,
     shell:
-        "{PYTHON} -m thanos.stages.perplexity {input.config:q} {params.checkpoint}"
-        " --windows {input.windows:q}"
-        " --output {output:q} > {log:q} 2>&1"
-
-
-rule zero_shot:
-    input:
-        config=f"{RUN}/config.yaml",
-        checkpoint=checkpoint_of,
-        continuations=ITEMS,
-    output:
-        f"{RUN}/zero_shot.json",
-    log:
-        f"{RUN}/logs/zero_shot.log",
-    benchmark:
-        f"{RUN}/logs/zero_shot.tsv"
-    conda:
-        "../envs/thanos.yaml"
-    threads: THREADS
-    params:
-        checkpoint=checkpoint_option,
-    shell:
-        "{PYTHON} -m thanos.stages.zero_shot {input.config:q} {params.checkpoint}"
-        " --items {input.continuations:q} --output {output:q} > {log:q} 2>&1"
+        "{PYTHON} -m thanos.stages.evaluate {input.config:q} {params.options}"
+        " --perplexity {output.perplexity:q} --zero-shot {output.zero_shot:q} > {log:q} 2>&1"

@@ -39,11 +39,11 @@ rule tables:
     conda:
         "../envs/thanos.yaml"
     params:
-        axis=lambda wildcards: load_suite(wildcards.suite).axis or "",
+        axes=lambda wildcards: list(load_suite(wildcards.suite).axes),
         title=lambda wildcards: load_suite(wildcards.suite).title,
     shell:
         "{PYTHON} -m thanos.stages.tabulate {input.results:q} --published {input.published:q}"
-        " --axis {params.axis:q} --title {params.title:q} --output {output:q} > {log:q} 2>&1"
+        " --axes {params.axes:q} --title {params.title:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule figures:
@@ -64,7 +64,7 @@ rule figures:
     conda:
         "../envs/thanos.yaml"
     params:
-        axis=lambda wildcards: load_suite(wildcards.suite).axis or "",
+        axes=lambda wildcards: list(load_suite(wildcards.suite).axes),
     shell:
         "{PYTHON} -m thanos.stages.plot {input.results:q} --layers {input.layers:q}"
-        " --axis {params.axis:q} --output {output:q} > {log:q} 2>&1"
+        " --axes {params.axes:q} --output {output:q} > {log:q} 2>&1"

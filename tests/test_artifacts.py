@@ -1,5 +1,7 @@
 """Files are whole or absent, and damage is noticed."""
 
+import contextlib
+
 import pytest
 
 from thanos.artifacts import (
@@ -16,7 +18,7 @@ from thanos.errors import UserError
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("old")
-    with pytest.raises(RuntimeError, match="stop"), atomic_file(file) as temporary:
+    with contextlib.suppress(RuntimeError), atomic_file(file) as temporary:
         temporary.write_text("half of the n")
         raise RuntimeError("stop")
     assert file.read_text() == "old"
@@ -29,7 +31,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
         with atomic_folder(folder) as temporary:
             (temporary / name).write_text(name)
     assert [path.name for path in folder.iterdir()] == ["second"]
-    with pytest.raises(RuntimeError, match="stop"), atomic_folder(folder) as temporary:
+    with contextlib.suppress(RuntimeError), atomic_folder(folder) as temporary:
         (temporary / "third").write_text("x")
         raise RuntimeError("stop")
     assert [path.name for path in folder.iterdir()] == ["second"]

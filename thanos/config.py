@@ -29,7 +29,7 @@ CONF = PROJECT / "conf"
 GROUPS = ("model", "calibration", "method", "evaluation", "tracking")
 
 # A run is identified by everything but where it is computed, written and logged.
-_NOT_IDENTITY = ("device", "output_dir", "tracking")
+_NOT_IDENTITY = ("device", "hidden_memory", "output_dir", "tracking")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of models and methods; also part of paths
 
 
@@ -110,6 +110,7 @@ class Config:
     precision: str = "float32"
     layer_errors: bool = True
     device: str = "auto"
+    hidden_memory: float = 8.0  # GiB of hidden states in memory; more lie in mapped files
     output_dir: str | None = None
 
     @property
@@ -292,6 +293,7 @@ def _checked(config: Config) -> Config:
     for key, number in (
         ("method.damping", config.method.damping),
         ("method.refine_steps", config.method.refine_steps),
+        ("hidden_memory", config.hidden_memory),
     ):
         if number < 0:
             raise UserError(f"{key} is {number:g}; it must not be negative")

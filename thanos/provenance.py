@@ -25,12 +25,17 @@ def provenance(config: Config, started: float) -> dict[str, Any]:
         "seed": config.seed,
         "source": source_revision(),
         "lock_sha256": _lock_hash(),
-        "versions": {name: version(name) for name in _LIBRARIES},
+        "versions": library_versions(),
         "python": platform.python_version(),
         "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), **_gpu()},
         "started": _timestamp(started),
         "ended": _timestamp(time.time()),
     }
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that numbers depend on."""
+    return {name: version(name) for name in _LIBRARIES}
 
 
 def source_revision() -> dict[str, Any]:

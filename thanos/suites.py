@@ -57,13 +57,13 @@ class Suite:
         name: of the file.
         title: what its tables and figures show.
         runs: without repetition, in the order of the file.
-        axis: the configuration key that an ablation varies; None for a comparison of methods.
+        axes: the configuration keys that an ablation varies; none for a comparison of methods.
     """
 
     name: str
     title: str
     runs: tuple[Run, ...]
-    axis: str | None
+    axes: tuple[str, ...]
 
 
 def slug(pattern: str) -> str:
@@ -105,14 +105,16 @@ def load_suite(name: str, overrides: Iterable[str] = (), quick: bool = False) ->
     for number, block in enumerate(content["runs"], start=1):
         kept = _PRUNING if block.get("method") == "dense" else ()
         given = {key: value for key, value in replaced.items() if key not in kept}
-        axes = {**content.get("common", {}), **block, **given}
-        for point in _points(axes):
+        values = {**content.get("common", {}), **block, **given}
+        for point in _points(values):
             try:
                 run = Run(resolve(point), tuple(point))
             except UserError as error:
                 raise UserError(f"suite {name}, block {number}: {error}") from error
             runs.setdefault(run.identifier, run)
-    return Suite(name, str(content.get("title", name)), tuple(runs.values()), content.get("axis"))
+    axes = content.get("axis", [])
+    axes = (axes,) if isinstance(axes, str) else tuple(axes)
+    return Suite(name, str(content.get("title", name)), tuple(runs.values()), axes)
 
 
 def _split(override: str) -> tuple[str, list[str]]:

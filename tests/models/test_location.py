@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from thanos.errors import UserError
 from thanos.models import location
-from thanos.models.location import local_folder, weight_files
+from thanos.models.location import cached_folder, local_folder, weight_files
 
 
 @pytest.fixture
@@ -132,3 +132,17 @@ def test_truncated_file_is_named(folder, share):
 
     with pytest.raises(UserError, match=r"weight file \S+model\.safetensors is damaged"):
         weight_files(folder)
+
+
+def test_only_what_is_on_this_machine_has_a_cached_folder(folder, tmp_path, monkeypatch):
+    def not_there(name, **options):
+        assert options["local_files_only"]
+        raise LocalEntryNotFoundError("not in the cache")
+
+    monkeypatch.setattr(location, "snapshot_download", not_there)
+
+    assert cached_folder(folder) == folder
+    assert cached_folder(tmp_path / "absent") is None
+    assert cached_folder("someone/somewhat") is None
+    monkeypatch.setattr(location, "snapshot_download", lambda name, **options: str(folder))
+    assert cached_folder("someone/somewhat") == folder

@@ -177,8 +177,15 @@ def test_progress_is_one_log_line_per_layer_without_a_terminal(tiny, windows, ca
         prune_model(tiny("llama"), windows, halve, statistics="gram")
 
     lines = [record.message for record in caplog.records if record.name.startswith("thanos")]
-    assert len(lines) == 21
-    assert lines[0].startswith("pruned model.layers.0.self_attn.q_proj: relative error 0.25")
+    layers = [line for line in lines if line.startswith("pruned ")]
+    assert len(layers) == 21
+    assert layers[0].startswith("pruned model.layers.0.self_attn.q_proj: relative error 0.25")
+    blocks = [line for line in lines if line not in layers]
+    assert [line.partition(",")[0] for line in blocks] == [
+        "block 1 of 3 finished",
+        "block 2 of 3 finished",
+    ]
+    assert all(line.endswith("s left") for line in blocks)
     assert "block" not in capfd.readouterr().err  # no progress bar
 
 

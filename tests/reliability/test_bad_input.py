@@ -95,12 +95,12 @@ def test_an_output_folder_that_exists_is_kept(command, tmp_path):
 
 
 def test_a_result_that_is_not_finite_is_no_result(command, monkeypatch):
-    from thanos.stages import perplexity
+    from thanos.stages import evaluate
 
     def broken(*_, **__):
         return {"text": {"perplexity": float("inf")}}
 
-    monkeypatch.setattr(perplexity, "measure_perplexity", broken)
+    monkeypatch.setattr(evaluate, "measure_perplexity", broken)
     refused(command, r"perplexity.text.perplexity is not finite")
 
 

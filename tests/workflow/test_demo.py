@@ -57,14 +57,14 @@ def test_a_changed_method_parameter_runs_only_its_own_runs_again(finished):
     jobs = finished.jobs("demo", overrides=f"{TINY} method.damping=0.1")
     # The dense run and the tokens stay; wanda's configuration has the damping too.
     assert jobs["prune"] == 2
-    assert jobs["perplexity"] == 2
+    assert jobs["evaluate"] == 2
     assert "calibration" not in jobs
     assert "evaluation_windows" not in jobs
 
 
 def test_logging_anew_prunes_nothing(finished):
     jobs = finished.jobs("demo", overrides=f"{TINY} tracking=disabled")
-    assert not {"prune", "perplexity", "zero_shot"} & set(jobs)
+    assert not {"prune", "evaluate"} & set(jobs)
 
 
 def test_the_report_is_one_file_that_works_offline(finished):

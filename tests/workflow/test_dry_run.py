@@ -19,7 +19,7 @@ def test_the_paper_suite_lists_its_runs_offline(tmp_path):
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     counts = dict(line.split() for line in output.splitlines() if len(line.split()) == 2)
     assert counts["prune"] == str(18 * 19)
-    assert counts["perplexity"] == str(18 * 20)
+    assert counts["evaluate"] == str(18 * 20)
 
 
 def test_a_bad_override_is_refused_before_any_job(workflow):

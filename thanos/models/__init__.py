@@ -3,26 +3,70 @@
 Knows no pruning method and no config object: what to do with a layer comes in as a function.
 """
 
-from .blocks import DecoderBlocks, LinearLayer, find_blocks, linear_layers
-from .checkpoint import save_checkpoint
-from .layer import LayerRecord, PrunedWeight, PruneLayer
-from .loading import load_config, load_model, load_tokenizer
-from .sequential import prune_model
-from .source import BlocksInMemory, BlockSource
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .blocks import DecoderBlocks, LinearLayer, find_blocks, linear_layers
+    from .checkpoint import copy_checkpoint, save_checkpoint
+    from .finished_blocks import FinishedBlocks, work_folder
+    from .forward import logits_by_blocks
+    from .host_states import hidden_states
+    from .layer import LayerRecord, PrunedWeight, PruneLayer
+    from .loading import load_config, load_model, load_tokenizer
+    from .sequential import prune_model
+    from .source import BlocksInMemory, BlockSource
+    from .streaming import StreamedBlocks
+
+# Loaded on first use: a workflow that only asks for the memory plan needs no torch.
+_MODULES = {
+    "BlockSource": "source",
+    "BlocksInMemory": "source",
+    "DecoderBlocks": "blocks",
+    "FinishedBlocks": "finished_blocks",
+    "LayerRecord": "layer",
+    "LinearLayer": "blocks",
+    "PruneLayer": "layer",
+    "PrunedWeight": "layer",
+    "StreamedBlocks": "streaming",
+    "copy_checkpoint": "checkpoint",
+    "find_blocks": "blocks",
+    "hidden_states": "host_states",
+    "linear_layers": "blocks",
+    "load_config": "loading",
+    "load_model": "loading",
+    "load_tokenizer": "loading",
+    "logits_by_blocks": "forward",
+    "prune_model": "sequential",
+    "save_checkpoint": "checkpoint",
+    "work_folder": "finished_blocks",
+}
 
 __all__ = [
     "BlockSource",
     "BlocksInMemory",
     "DecoderBlocks",
+    "FinishedBlocks",
     "LayerRecord",
     "LinearLayer",
     "PruneLayer",
     "PrunedWeight",
+    "StreamedBlocks",
+    "copy_checkpoint",
     "find_blocks",
+    "hidden_states",
     "linear_layers",
     "load_config",
     "load_model",
     "load_tokenizer",
+    "logits_by_blocks",
     "prune_model",
     "save_checkpoint",
+    "work_folder",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

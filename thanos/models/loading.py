@@ -34,7 +34,7 @@ def load_config(
         UserError: no such model, or its config.json cannot be used.
     """
     folder = local_folder(path, revision, weights=False, trust_remote_code=trust_remote_code)
-    return _read_config(folder, trust_remote_code)
+    return read_config(folder, trust_remote_code)
 
 
 def load_tokenizer(
@@ -81,7 +81,7 @@ def load_model(
     """
     folder = local_folder(path, revision, weights=True, trust_remote_code=trust_remote_code)
     chosen_dtype = _parse_dtype(dtype)
-    config = _read_config(folder, trust_remote_code)
+    config = read_config(folder, trust_remote_code)
     weight_files(folder)
     with quiet():
         try:
@@ -98,12 +98,17 @@ def load_model(
         except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
             raise UserError(f"model in {folder} cannot be opened: {_reason(error)}") from error
     model, report = opened
-    _check_report(folder, report)
+    check_report(folder, report)
     _check_finite(folder, model)
     return model.eval()
 
 
-def _read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
+def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
+    """Return the configuration in a model folder.
+
+    Raises:
+        UserError: its config.json cannot be used.
+    """
     with quiet():
         try:
             return AutoConfig.from_pretrained(
@@ -122,7 +127,16 @@ def _parse_dtype(dtype: str | torch.dtype) -> str | torch.dtype:
     return choices[dtype]
 
 
-def _check_report(folder: Path, report: dict) -> None:
+def check_report(folder: Path, report: dict[str, Any]) -> None:
+    """Judge what transformers reports of a checkpoint beside its model.
+
+    Args:
+        folder: of the checkpoint.
+        report: `missing_keys`, `mismatched_keys` as (name, found, expected), `unexpected_keys`.
+
+    Raises:
+        UserError: a weight is missing or of the wrong shape; one that is not used is only logged.
+    """
     if report["missing_keys"]:
         raise UserError(
             f"checkpoint in {folder} lacks weights of its model: {_some(report['missing_keys'])}; "

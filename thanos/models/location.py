@@ -11,9 +11,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import SafetensorError, safe_open
 
 from thanos.errors import UserError
+
+from .safetensors_layout import read_layout
 
 _SINGLE_FILE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -59,6 +60,24 @@ def local_folder(
     return _download(str(path), revision, wanted)
 
 
+def cached_folder(path: str | Path, revision: str | None = None) -> Path | None:
+    """Return the folder of the model at `path` with its weights if it is on this machine."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if _looks_like_a_path(str(path)):
+        return None
+    try:
+        wanted = _DESCRIPTION_FILES + _WEIGHT_FILES
+        return Path(
+            snapshot_download(
+                str(path), revision=revision, allow_patterns=wanted, local_files_only=True
+            )
+        )
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
 def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files of a model folder, each checked to be complete.
 
@@ -69,14 +88,7 @@ def weight_files(folder: Path) -> list[Path]:
     for file in files:
         if not file.is_file():
             raise UserError(f"weight file {file} is missing; copy or download the model again")
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"weight file {file} is damaged or incomplete ({error}); "
-                "copy or download the model again"
-            ) from error
+        read_layout(file)
     return files
 
 

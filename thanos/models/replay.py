@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,12 +28,28 @@ class Recording:
     """What the model passes to its blocks for each batch of windows."""
 
     hidden: list[Tensor]  # per batch: inputs of the first block, (B, T, d)
-    calls: list[list[BlockCall]]  # [batch][block]
+    calls: list[list[BlockCall]] = field(default_factory=list)  # [batch][block]
+
+    def passes(
+        self, index: int, block: nn.Module, device: torch.device | str
+    ) -> Iterator[Callable[[], Tensor]]:
+        """For each batch, a function that runs block `index` on the batch's hidden states."""
+        for hidden, calls in zip(self.hidden, self.calls, strict=True):
+            yield partial(run_block, block, hidden, calls[index], device)
+
+    def advance(self, index: int, block: nn.Module, device: torch.device | str) -> None:
+        """Replace the hidden states, batch by batch, by the outputs of block `index`."""
+        for batch, run in enumerate(self.passes(index, block, device)):
+            self.hidden[batch] = run().to(self.hidden[batch].device)
 
 
 @torch.no_grad()
 def record(
-    model: PreTrainedModel, blocks: DecoderBlocks, windows: Tensor, batch_size: int
+    model: PreTrainedModel,
+    blocks: DecoderBlocks,
+    windows: Tensor,
+    batch_size: int,
+    hidden: list[Tensor] | None = None,
 ) -> Recording:
     """Run the model's own forward with every block replaced by one that only takes notes.
 
@@ -44,20 +61,48 @@ def record(
         blocks: the model's blocks.
         windows: (n, T) token ids.
         batch_size: windows per forward pass.
+        hidden: the empty list to keep the hidden states in; it decides where they lie.
 
     Raises:
         UserError: the model changes the hidden states between its blocks.
     """
-    recording = Recording([], [])
+    recording = Recording([] if hidden is None else hidden)
     for batch in windows.split(batch_size):
-        hidden, calls = _record_batch(model, blocks, batch)
+        inputs, calls = _record_batch(model, blocks, batch)
         if recording.calls:
             known: dict[tuple[int, int], bool] = {}
             first = recording.calls[0]
             calls = [_reuse(*pair, known) for pair in zip(calls, first, strict=True)]
-        recording.hidden.append(hidden)
+        recording.hidden.append(inputs)
         recording.calls.append(calls)
     return recording
+
+
+@torch.no_grad()
+def finish(model: PreTrainedModel, blocks: DecoderBlocks, batch: Tensor, hidden: Tensor) -> Tensor:
+    """Return the logits (B, T, V) that the model makes of what its last block returned.
+
+    The model's own forward runs, its blocks passing on what they get and the last one returning
+    `hidden`; no block's weights are touched.
+
+    Args:
+        model: only what stands before and after its blocks is computed.
+        blocks: the model's blocks.
+        batch: (B, T) token ids.
+        hidden: (B, T, d) outputs of the last block for them.
+    """
+    device = _device(model)
+    for as_returned in _WAYS_TO_RETURN:
+        try:
+            with _recorders(blocks.modules, [], as_returned, hidden.to(device)):
+                logits = model(input_ids=batch.to(device), use_cache=False).logits
+        except torch.OutOfMemoryError:
+            raise
+        except (_HiddenChangedError, AttributeError, IndexError, RuntimeError, TypeError):
+            continue  # a block's output of the wrong kind, wherever the model stumbles over it
+        if logits.shape[:-1] == batch.shape:
+            return logits
+    raise UserError(f"{type(model).__name__} makes no logits of what its blocks return")
 
 
 def run_block(
@@ -67,6 +112,14 @@ def run_block(
     args, kwargs = _to_device(call.args, device), _to_device(call.kwargs, device)
     output = block(hidden.to(device), *args, **kwargs)
     return output[0] if isinstance(output, tuple) else output
+
+
+# Blocks of some models return a tensor, those of others a tuple that starts with it. Only the
+# right kind arrives unchanged at the next block.
+_WAYS_TO_RETURN: tuple[Callable[[Tensor], Any], ...] = (
+    lambda hidden: hidden,
+    lambda hidden: (hidden,),
+)
 
 
 class _AllRecordedError(Exception):
@@ -80,13 +133,11 @@ class _HiddenChangedError(Exception):
 def _record_batch(
     model: PreTrainedModel, blocks: DecoderBlocks, batch: Tensor
 ) -> tuple[Tensor, list[BlockCall]]:
-    # Blocks of some models return a tensor, those of others a tuple that starts with it. Only the
-    # right kind arrives unchanged at the next block.
-    for as_returned in (lambda hidden: hidden, lambda hidden: (hidden,)):
+    for as_returned in _WAYS_TO_RETURN:
         notes: list[tuple[Tensor, BlockCall]] = []
         try:
             with _recorders(blocks.modules, notes, as_returned):
-                model(input_ids=batch.to(model.device), use_cache=False)
+                model(input_ids=batch.to(_device(model)), use_cache=False)
         except _AllRecordedError:
             return notes[0][0], [call for _, call in notes]
         except _HiddenChangedError:
@@ -103,16 +154,21 @@ def _recorders(
     modules: nn.ModuleList,
     notes: list[tuple[Tensor, BlockCall]],
     as_returned: Callable[[Tensor], Any],
+    last_output: Tensor | None = None,
 ) -> Iterator[None]:
+    """Blocks that note what they get; the last returns `last_output` or ends the forward."""
+
     def recorder(index: int) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
             hidden = args[0] if args else kwargs.pop("hidden_states")
             if len(notes) != index or (notes and hidden is not notes[0][0]):
                 raise _HiddenChangedError
             notes.append((hidden, BlockCall(args[1:], kwargs)))
-            if index == len(modules) - 1:
+            if index < len(modules) - 1:
+                return as_returned(hidden)
+            if last_output is None:
                 raise _AllRecordedError
-            return as_returned(hidden)
+            return as_returned(last_output)
 
         return forward
 
@@ -145,6 +201,10 @@ def _reuse(new: Any, old: Any, known: dict[tuple[int, int], bool]) -> Any:
     if type(new) is dict and new.keys() == old.keys():
         return {key: _reuse(new[key], old[key], known) for key in new}
     return new
+
+
+def _device(model: PreTrainedModel) -> torch.device:
+    return model.get_input_embeddings().get_parameter("weight").device
 
 
 def _to_device(value: Any, device: torch.device | str) -> Any:

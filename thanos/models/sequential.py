@@ -1,26 +1,22 @@
 """Prune a model block by block, each block calibrated on the outputs of the pruned ones before."""
 
-import logging
-import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from thanos.errors import UserError
 
 from .activations import gather_statistics
 from .blocks import check_layers, linear_layers
+from .heap import release_freed
 from .layer import LayerRecord, PruneLayer, prune_linear_layer
-from .replay import Recording, record, run_block
+from .progress import report_progress
+from .replay import record
 from .source import BlocksInMemory, BlockSource
-
-logger = logging.getLogger(__name__)
 
 Statistics = Literal["none", "diagonal", "gram"]
 
@@ -37,10 +33,13 @@ def prune_model(
     statistics_dtype: torch.dtype = torch.float32,
     on_layer: Callable[[LayerRecord], None] | None = None,
     skip: Collection[str] = (),
+    done: Sequence[Sequence[LayerRecord]] = (),
+    hidden: list[Tensor] | None = None,
 ) -> list[LayerRecord]:
     """Prune every linear layer inside the decoder blocks, in place; return a record of each.
 
-    One block at a time lies on `device`; the hidden states between blocks lie on the host.
+    One block at a time lies on `device`; the hidden states between blocks lie on the host, or where
+    `hidden` puts them.
 
     Args:
         model: a loaded model, or another source of its blocks.
@@ -52,60 +51,55 @@ def prune_model(
         statistics_dtype: dtype in which inputs are accumulated, whatever the model's.
         on_layer: called after each layer.
         skip: names or patterns of layers to leave dense, see `linear_layers`.
+        done: records of the first blocks, which the source hands out pruned: they only run again,
+            to give the next block its inputs, bit for bit what they were.
+        hidden: the empty list to keep hidden states in; see `hidden_states`.
 
     Raises:
         UserError: the model or a layer cannot be pruned; the message names the layer.
     """
     source = BlocksInMemory(model) if isinstance(model, PreTrainedModel) else model
     check_layers(source.blocks, skip)
+    count, done = len(source.blocks), tuple(done)
     recording = None
-    if statistics != "none":
+    if statistics != "none" and len(done) < count:
         windows = _checked_windows(source.model, windows)
-        recording = record(source.model, source.blocks, windows, batch_size)
+        recording = record(source.model, source.blocks, windows, batch_size, hidden)
     records: list[LayerRecord] = []
-    count = len(source.blocks)
-    with _report(count, on_layer) as report:
+    with report_progress(len(done), count, on_layer) as progress:
         for index in range(count):
+            old = index < len(done)
+            if old and recording is None:
+                records += done[index]
+                continue
             block = source.take(index, device)
             name = source.blocks.name_of(index)
-            layers = linear_layers(block, name, skip)
-            done: list[LayerRecord] = []
+            layers = {} if old else linear_layers(block, name, skip)
+            new: list[LayerRecord] = []
             with _memory_advice(name, device, batch_size):
                 inputs = {}
                 if recording is not None and layers:
                     inputs = gather_statistics(
                         layers,
-                        _passes(block, index, recording, device),
+                        recording.passes(index, block, device),
                         gram=statistics == "gram",
                         dtype=statistics_dtype,
                         device=device,
                     )
                 for layer_name, layer in layers.items():
+                    release_freed()
                     # Popped, so that a Gram matrix is freed with the last layer that needs it.
-                    mine = inputs.pop(layer_name, None)
-                    done.append(prune_linear_layer(index, layer, mine, prune_layer))
-                    report(done[-1])
+                    new.append(
+                        prune_linear_layer(index, layer, inputs.pop(layer_name, None), prune_layer)
+                    )
+                    progress.layer(new[-1])
                 if recording is not None and index + 1 < count:
-                    _advance(block, index, recording, device)
-            source.give_back(index, block, done)
-            records += done
+                    recording.advance(index, block, device)
+            source.give_back(index, block, done[index] if old else new)
+            release_freed()
+            progress.block(index)
+            records += done[index] if old else new
     return records
-
-
-def _advance(
-    block: nn.Module, index: int, recording: Recording, device: torch.device | str
-) -> None:
-    """Replace the recorded hidden states, batch by batch, by the pruned block's outputs."""
-    for batch, run in enumerate(_passes(block, index, recording, device)):
-        recording.hidden[batch] = run().to(recording.hidden[batch].device)
-
-
-def _passes(
-    block: nn.Module, index: int, recording: Recording, device: torch.device | str
-) -> Iterator[Callable[[], Tensor]]:
-    """For each batch, a function that runs the block on the batch's hidden states."""
-    for hidden, calls in zip(recording.hidden, recording.calls, strict=True):
-        yield partial(run_block, block, hidden, calls[index], device)
 
 
 def _checked_windows(model: PreTrainedModel, windows: Tensor | None) -> Tensor:
@@ -124,26 +118,6 @@ def _checked_windows(model: PreTrainedModel, windows: Tensor | None) -> Tensor:
             f"context of {limit}"
         )
     return windows
-
-
-@contextmanager
-def _report(
-    blocks: int, on_layer: Callable[[LayerRecord], None] | None
-) -> Iterator[Callable[[LayerRecord], None]]:
-    """A progress bar over blocks on a terminal, one line of log per layer elsewhere."""
-    terminal = sys.stderr.isatty()
-    with tqdm(total=blocks, unit="block", desc="pruning", disable=not terminal) as bar:
-
-        def report(record: LayerRecord) -> None:
-            bar.update(record.block - bar.n)
-            bar.set_postfix_str(str(record))
-            if not terminal:
-                logger.info("pruned %s", record)
-            if on_layer is not None:
-                on_layer(record)
-
-        yield report
-        bar.update(blocks - bar.n)
 
 
 @contextmanager

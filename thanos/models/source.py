@@ -14,12 +14,14 @@ from .layer import LayerRecord
 class BlockSource(Protocol):
     """Hands out a model's blocks one at a time and takes the finished ones back.
 
-    The model behind it must be able to run up to its first block; a block's own weights need to
-    be there only between `take` and `give_back`.
+    A block's own weights need to be there only between `take` and `give_back`.
     """
 
-    model: PreTrainedModel
     blocks: DecoderBlocks
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model, able to run up to its first block; asked for while no block is taken."""
 
     def take(self, index: int, device: torch.device | str) -> nn.Module:
         """Return block `index` with its weights on `device`."""
@@ -32,7 +34,7 @@ class BlocksInMemory:
     """The blocks of a model that is loaded as a whole."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
+        self.model: PreTrainedModel = model
         self.blocks = find_blocks(model)
         self._home = model.device
 

@@ -1,0 +1,318 @@
+"""Blocks read from safetensors one at a time give what the whole model gives."""
+
+import json
+import logging
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from thanos.errors import UserError
+from thanos.evaluation.perplexity import perplexity, perplexity_of_logits
+from thanos.models import (
+    FinishedBlocks,
+    StreamedBlocks,
+    copy_checkpoint,
+    load_model,
+    logits_by_blocks,
+    prune_model,
+    save_checkpoint,
+)
+from thanos.models.host_states import HostStates, MappedStates, hidden_states
+from thanos.models.stored_weights import read_tensor
+from thanos.pruning import prune_weight
+
+
+def thanos_2_4(weight, inputs):
+    return prune_weight(weight, inputs, method="thanos", pattern="2:4")
+
+
+def stream(folder, windows, work, **options):
+    """Prune block by block what lies in `folder`; return the kept blocks and the records."""
+    finished = FinishedBlocks(work, {"run": 1})
+    records = prune_model(
+        StreamedBlocks(folder, finished=finished),
+        windows,
+        thanos_2_4,
+        statistics="gram",
+        batch_size=2,
+        done=finished.records,
+        **options,
+    )
+    return finished, records
+
+
+def untimed(records):
+    return [{**vars(record), "seconds": None} for record in records]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "dense").mkdir()
+    return tmp_path / "dense"
+
+
+def test_streamed_pruning_is_that_in_memory(any_model, windows, folder, tmp_path):
+    save_checkpoint(any_model, None, folder)
+
+    finished, records = stream(folder, windows, tmp_path / "work")
+    (tmp_path / "pruned").mkdir()
+    copy_checkpoint(folder, finished.tensors, None, tmp_path / "pruned")
+
+    expected = prune_model(any_model, windows, thanos_2_4, statistics="gram", batch_size=2)
+    assert untimed(records) == untimed(expected)
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / "pruned").eval()
+    assert opened.state_dict().keys() == any_model.state_dict().keys()
+    for name, value in any_model.state_dict().items():
+        assert torch.equal(opened.state_dict()[name], value), name
+    assert torch.equal(opened(input_ids=windows).logits, any_model(input_ids=windows).logits)
+
+
+def test_streamed_logits_are_the_models_own(any_model, windows, folder):
+    save_checkpoint(any_model, None, folder)
+
+    logits = list(logits_by_blocks(StreamedBlocks(folder), windows, 2, "cpu"))
+
+    with torch.no_grad():
+        expected = [any_model(input_ids=batch).logits for batch in windows.split(2)]
+    assert all(torch.equal(*pair) for pair in zip(logits, expected, strict=True))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_model_of_a_single_block(custom, tiny, windows, folder, family):
+    config = tiny(family).config
+    config.num_hidden_layers = 1
+    model = custom(config)
+    save_checkpoint(model, None, folder)
+
+    (logits,) = logits_by_blocks(StreamedBlocks(folder), windows[:1], 1, "cpu")
+
+    assert torch.equal(logits, model(input_ids=windows[:1]).logits)
+
+
+def test_buffers_are_those_of_an_opened_model(any_model, folder):
+    save_checkpoint(any_model.to(torch.bfloat16), None, folder)
+
+    streamed = dict(StreamedBlocks(folder).model.named_buffers())
+
+    expected = dict(load_model(folder).named_buffers())
+    assert streamed.keys() == expected.keys()
+    for name, buffer in expected.items():
+        assert streamed[name].dtype == buffer.dtype
+        assert torch.equal(streamed[name], buffer), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_shards_and_dtype_are_kept(tiny, windows, folder, tmp_path, dtype):
+    tiny("llama-tied-biased").to(dtype).save_pretrained(folder, max_shard_size="20KB")
+    model = load_model(folder)
+    shards = {file.name for file in folder.iterdir()}
+    assert len(shards) > 4
+
+    finished, _ = stream(folder, windows, tmp_path / "work")
+    (tmp_path / "pruned").mkdir()
+    copy_checkpoint(folder, finished.tensors, None, tmp_path / "pruned")
+
+    assert {file.name for file in (tmp_path / "pruned").iterdir()} == shards
+    prune_model(model, windows, thanos_2_4, statistics="gram", batch_size=2)
+    opened = load_model(tmp_path / "pruned")
+    for name, value in model.state_dict().items():
+        assert opened.state_dict()[name].dtype == dtype
+        assert torch.equal(opened.state_dict()[name], value), name
+    assert opened.lm_head.weight is opened.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize(("family", "prefix"), [("gpt2", "transformer."), ("opt", "model.")])
+def test_names_without_the_models_prefix(tiny, windows, folder, tmp_path, family, prefix):
+    model = tiny(family)
+    save_checkpoint(model, None, folder)
+    file = folder / "model.safetensors"
+    weights = {name.removeprefix(prefix): value for name, value in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+
+    finished, _ = stream(folder, windows, tmp_path / "work")
+    (tmp_path / "pruned").mkdir()
+    copy_checkpoint(folder, finished.tensors, None, tmp_path / "pruned")
+
+    prune_model(model, windows, thanos_2_4, statistics="gram", batch_size=2)
+    logits = load_model(tmp_path / "pruned")(input_ids=windows).logits
+    assert torch.equal(logits, model(input_ids=windows).logits)
+
+
+def test_one_block_is_in_memory_at_a_time(tiny, windows, folder):
+    save_checkpoint(tiny("llama"), None, folder)
+    source = StreamedBlocks(folder)
+
+    def loaded():
+        names = [n for n, p in source._model.named_parameters() if p.device.type != "meta"]
+        return {".".join(name.split(".")[:3]) for name in names}
+
+    assert loaded() == set()
+    assert source.model is source._model
+    assert loaded() == {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
+    block = source.take(1, "cpu")
+    assert loaded() == {"model.layers.1"}
+    source.give_back(1, block, ())
+    assert loaded() == set()
+
+
+def test_config_loses_its_sparsity_config_and_nothing_else(tiny, folder, tmp_path):
+    save_checkpoint(tiny("llama"), None, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "sparsity_config": {}, "own": 1}))
+
+    copy_checkpoint(folder, {}, None, tmp_path)
+
+    assert json.loads((tmp_path / "config.json").read_text()) == {**config, "own": 1}
+    assert (tmp_path / "model.safetensors").read_bytes() == (
+        folder / "model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("budget", [0, 10**9])
+def test_hidden_states_in_mapped_files_change_nothing(tiny, windows, folder, tmp_path, budget):
+    save_checkpoint(tiny("gemma2"), None, folder)
+    hidden = hidden_states(1000, budget, tmp_path)
+    assert type(hidden) is (HostStates if budget else MappedStates)
+
+    finished, _ = stream(folder, windows, tmp_path / "a", hidden=hidden)
+
+    expected, _ = stream(folder, windows, tmp_path / "b")
+    assert finished.tensors.keys() == expected.tensors.keys()
+    for block in range(3):
+        name = f"block-{block:04d}.safetensors"
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert not list(tmp_path.glob("hidden*"))
+
+
+def change(folder, edit):
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    edit(weights)
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda w: w.pop(UP), f"lacks weights of its model: {UP}"),
+        (lambda w: w.update({UP: torch.zeros(3, 5)}), rf"{UP} .*\(3, 5\), but .* \(48, 32\)"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named_before_any_is_read(tiny, folder, edit, message):
+    save_checkpoint(tiny("llama"), None, folder)
+    change(folder, edit)
+
+    with pytest.raises(UserError, match=message):
+        StreamedBlocks(folder)
+
+
+def test_weights_that_are_not_used_are_logged(tiny, folder, caplog):
+    save_checkpoint(tiny("llama"), None, folder)
+    change(folder, lambda w: w.update(extra=torch.zeros(1)))
+
+    with caplog.at_level(logging.WARNING, logger="thanos"):
+        StreamedBlocks(folder)
+
+    assert "weights its model does not use: extra" in caplog.text
+
+
+def test_a_non_finite_weight_is_named(tiny, folder):
+    save_checkpoint(tiny("llama"), None, folder)
+    change(folder, lambda w: w[UP].__setitem__((0, 0), torch.nan))
+
+    with pytest.raises(UserError, match=f"weight {UP} in .* holds NaN or infinite"):
+        StreamedBlocks(folder).take(1, "cpu")
+
+
+def test_a_layer_stored_in_a_narrower_format_than_the_others_is_refused(
+    tiny, windows, folder, tmp_path
+):
+    save_checkpoint(tiny("llama"), None, folder)
+    change(folder, lambda w: w.update({UP: w[UP].half()}))
+
+    with pytest.raises(UserError, match=f"weight {UP} in .* is stored as F16, most others"):
+        stream(folder, windows, tmp_path / "work")
+
+
+def test_norms_in_another_format_are_kept(tiny, windows, folder, tmp_path):
+    norm = "model.layers.1.input_layernorm.weight"
+    save_checkpoint(tiny("llama").bfloat16(), None, folder)
+    change(folder, lambda w: w.update({norm: w[norm].float() + 1e-6}))
+    dense = load_file(folder / "model.safetensors")[norm]
+
+    finished, _ = stream(folder, windows, tmp_path / "work")
+    copy_checkpoint(folder, finished.tensors, None, tmp_path)
+
+    assert torch.equal(load_file(tmp_path / "model.safetensors")[norm], dense)
+
+
+@pytest.mark.parametrize("stored", ["config", "weight"])
+def test_quantised_checkpoints_are_refused(tiny, folder, stored):
+    save_checkpoint(tiny("llama"), None, folder)
+    if stored == "config":
+        config = json.loads((folder / "config.json").read_text())
+        config["quantization_config"] = {"quant_method": "fp8"}
+        (folder / "config.json").write_text(json.dumps(config))
+    else:
+        change(folder, lambda w: w.update({UP: w[UP].to(torch.float8_e4m3fn)}))
+
+    with pytest.raises(UserError, match="quantised"):
+        StreamedBlocks(folder).take(1, "cpu")
+
+
+def test_streamed_perplexity_is_that_of_the_whole_model(tiny, windows, folder, tmp_path):
+    model = tiny("gemma3").bfloat16()
+    save_checkpoint(model, None, folder)
+    source = StreamedBlocks(folder, dtype=torch.float32)
+
+    logits = logits_by_blocks(source, windows, 2, "cpu", hidden_states(1, 0, tmp_path))
+
+    expected = perplexity(load_model(folder, dtype="float32"), windows, batch_size=2)
+    assert perplexity_of_logits(logits, windows) == expected
+
+
+def test_finished_blocks_run_once_more_and_are_not_pruned_again(tiny, windows, folder, tmp_path):
+    save_checkpoint(tiny("llama"), None, folder)
+    expected, records = stream(folder, windows, tmp_path / "whole")
+    stopped = FinishedBlocks(tmp_path / "work", {"run": 1})
+
+    def stop(record):
+        if record.block == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prune_model(
+            StreamedBlocks(folder, finished=stopped),
+            windows,
+            thanos_2_4,
+            statistics="gram",
+            batch_size=2,
+            on_layer=stop,
+        )
+    pruned_again: list[str] = []
+    finished, resumed = stream(
+        folder, windows, tmp_path / "work", on_layer=lambda r: pruned_again.append(r.name)
+    )
+
+    assert {name.split(".")[2] for name in pruned_again} == {"2"}
+    assert untimed(resumed) == untimed(records)
+    for name, tensor in expected.tensors.items():
+        assert torch.equal(read_tensor(finished.tensors[name]), read_tensor(tensor))
+
+
+def test_nothing_runs_when_all_blocks_are_finished(tiny, windows, folder, tmp_path, monkeypatch):
+    save_checkpoint(tiny("llama"), None, folder)
+    _, records = stream(folder, windows, tmp_path / "work")
+
+    def refuse(*args):
+        raise AssertionError("a weight was read")
+
+    monkeypatch.setattr("thanos.models.streaming.read_tensor", refuse)
+    _, again = stream(folder, windows, tmp_path / "work")
+
+    assert again == records

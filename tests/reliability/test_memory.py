@@ -1,0 +1,124 @@
+"""Memory of pruning: one block's worth, whatever the depth, and as much as was predicted."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from thanos.artifacts import write_text
+from thanos.config import dumps, resolve
+from thanos.stages.calibrate import write_windows
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+VOCABULARY = 256
+SHARD_BLOCKS = 4
+
+
+def write_llama(folder: Path, tokenizer_of: Path, hidden: int, blocks: int) -> int:
+    """Write a random LLaMA in bfloat16, some blocks per shard, and return its size in bytes."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=hidden,
+        intermediate_size=hidden * 11 // 4,
+        num_hidden_layers=blocks,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=hidden // 128,
+        max_position_embeddings=1024,
+        dtype="bfloat16",
+    )
+    folder.mkdir()
+    config.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((tokenizer_of / name).read_bytes())
+    with torch.device("meta"):
+        shapes = {
+            n: p.shape for n, p in AutoModelForCausalLM.from_config(config).state_dict().items()
+        }
+    generator = torch.Generator().manual_seed(0)
+    shards: dict[str, dict[str, torch.Size]] = {}
+    for name, shape in shapes.items():
+        block = int(name.split(".")[2]) if ".layers." in name else -1
+        shards.setdefault(f"model-{block // SHARD_BLOCKS}.safetensors", {})[name] = shape
+    for file, members in shards.items():
+        tensors = {
+            name: torch.randn(shape, generator=generator).mul_(0.02).bfloat16()
+            if len(shape) == 2
+            else torch.ones(shape, dtype=torch.bfloat16)
+            for name, shape in members.items()
+        }
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+    index = {"weight_map": {name: file for file, names in shards.items() for name in names}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+@pytest.fixture
+def pruned(command, model_folder, tmp_path):
+    """`pruned(name, hidden, blocks, *overrides)` prunes such a model in a process of its own."""
+
+    def prune(name, hidden, blocks, *more, windows=8, tokens=256):
+        folder = tmp_path / name
+        folder.mkdir()
+        size = write_llama(folder / "model", model_folder, hidden, blocks)
+        config = resolve(
+            command(
+                f"model.path={folder / 'model'}",
+                f"model.context={tokens}",
+                f"calibration.windows={windows}",
+                "device=cpu",
+                *more,
+            )
+        )
+        write_text(folder / "config.yaml", dumps(config))
+        generator = torch.Generator().manual_seed(1)
+        tokens_drawn = torch.randint(VOCABULARY, (windows, tokens), generator=generator)
+        write_windows(config, tokens_drawn, folder / "windows", time.time())
+        stage = [sys.executable, "-m", "thanos.stages.prune", str(folder / "config.yaml")]
+        stage += ["--calibration", str(folder / "windows")]
+        stage += ["--checkpoint", str(folder / "pruned"), "--record", str(folder / "pruning.json")]
+        subprocess.run(stage, check=True, capture_output=True, text=True)
+        return size, json.loads((folder / "pruning.json").read_text()), folder
+
+    return prune
+
+
+def test_memory_does_not_grow_with_the_depth(pruned):
+    peaks = {}
+    for blocks in (8, 32):
+        _, record, _ = pruned(f"{blocks}-blocks", 1024, blocks, "method=wanda", "pattern=2:4")
+        peaks[blocks] = record["peak_memory_bytes"]
+
+    assert peaks[32] < 1.1 * peaks[8]
+
+
+@pytest.mark.parametrize("hidden", [512, 1024, 2048])
+def test_the_peak_is_as_predicted_or_a_little_less(pruned, hidden):
+    _, record, _ = pruned(f"hidden-{hidden}", hidden, 2, "method=thanos", "pattern=0.5")
+
+    measured, predicted = record["peak_memory_bytes"], record["memory_plan"]["host"]
+    assert measured <= predicted <= 1.25 * measured
+
+
+def test_a_checkpoint_three_times_larger_than_the_memory(pruned):
+    """Pruned, and its perplexity measured, as processes whose peak is a third of its size."""
+    size, record, folder = pruned("large", 1024, 100, "method=wanda", "layer_errors=false")
+
+    assert size > 3 * record["peak_memory_bytes"]
+    code = (
+        "import sys; from pathlib import Path; from thanos.stages.evaluate import main; main();"
+        "lines = Path('/proc/self/status').read_text().splitlines();"
+        "print(*[line.split()[1] for line in lines if line.startswith('VmHWM')])"
+    )
+    stage = [sys.executable, "-c", code, str(folder / "config.yaml")]
+    stage += ["--checkpoint", str(folder / "pruned"), "--output", str(folder / "perplexity.json")]
+    result = subprocess.run(stage, check=True, capture_output=True, text=True)
+    assert size > 3 * int(result.stdout) * 1024
+    measured = json.loads((folder / "perplexity.json").read_text())["corpora"]["text"]
+    assert measured["perplexity"] > 1

@@ -1,0 +1,150 @@
+"""A model's blocks read from its safetensors files one at a time, the finished ones kept apart."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from thanos.errors import UserError
+
+from .blocks import find_blocks
+from .finished_blocks import FinishedBlocks
+from .layer import LayerRecord
+from .loading import read_config
+from .location import weight_files
+from .safetensors_layout import FLOAT_BYTES, StoredTensor, read_layout
+from .skeleton import build_skeleton, set_tensor
+from .stored_weights import match_names, read_tensor, tied_names, torch_dtype
+
+
+class StreamedBlocks:
+    """A `BlockSource` that holds one block, or else what lies around the blocks, never both.
+
+    Args:
+        folder: a model folder with safetensors.
+        dtype: what to compute in; by default the one that the weights are stored in.
+        device: where the parts around the blocks are put: embeddings, last norm, head.
+        trust_remote_code: run the model's own Python files.
+        finished: where pruned blocks are kept; those that it holds are handed out pruned. Without
+            it blocks are handed out as they are stored, and not kept.
+
+    Raises:
+        UserError: no safetensors; a damaged file; a weight that is missing or of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        trust_remote_code: bool = False,
+        finished: FinishedBlocks | None = None,
+    ) -> None:
+        stored = {n: t for file in weight_files(folder) for n, t in read_layout(file).items()}
+        config = read_config(folder, trust_remote_code)
+        _refuse_quantised(folder, config)
+        self.folder = folder
+        self.storage_dtype = _commonest_dtype(stored.values())
+        self._dtype = dtype or self.storage_dtype
+        self._device = device
+        self._finished = finished
+        self._model = build_skeleton(config, self._dtype, trust_remote_code)
+        self._stored = match_names(self._model, stored, folder)
+        self._empty = self._model.state_dict()  # to put back in the place of weights
+        self.blocks = find_blocks(self._model)
+        self._around = [name for name in self._empty if not name.startswith(f"{self.blocks.name}.")]
+        self._around_loaded = False
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model, able to run up to its first block and from its last one on.
+
+        What stands around the blocks is read when this is asked for and dropped when a block is.
+        """
+        if not self._around_loaded:
+            self._load(self._around, self._device)
+            for name, buffer in self._model.named_non_persistent_buffers():
+                if not name.startswith(f"{self.blocks.name}."):
+                    set_tensor(self._model, name, buffer.to(self._device))
+            self._around_loaded = True
+        return self._model
+
+    def hidden_bytes(self, tokens: int) -> int:
+        """Bytes of the hidden states of that many tokens between two blocks."""
+        return tokens * self._model.config.get_text_config().hidden_size * self._dtype.itemsize
+
+    def take(self, index: int, device: torch.device | str) -> nn.Module:
+        """Read block `index` to `device`; pruned if it is among the finished ones."""
+        if self._around_loaded:
+            self._drop(self._around)
+            self._around_loaded = False
+        self._load(self._names_of(index), device)
+        block = self.blocks.modules[index]
+        for name, buffer in block.named_buffers():
+            set_tensor(block, name, buffer.to(device))
+        return block
+
+    def give_back(self, index: int, block: nn.Module, records: Sequence[LayerRecord]) -> None:
+        """Keep what was pruned of the block, if it is new, and drop its weights."""
+        if self._finished is not None and index >= len(self._finished):
+            self._finished.keep(index, self._pruned_tensors(records), records)
+        self._drop(self._names_of(index))
+
+    def _names_of(self, index: int) -> list[str]:
+        start = f"{self.blocks.name_of(index)}."
+        return [name for name in self._empty if name.startswith(start)]
+
+    def _pruned_tensors(self, records: Iterable[LayerRecord]) -> dict[str, torch.Tensor]:
+        """The pruned weights as the source stores them: its names, its formats."""
+        tensors = {}
+        for name in (f"{record.name}.weight" for record in records):
+            stored, weight = self._stored[name], self._model.get_parameter(name).detach()
+            kept = weight.to("cpu", torch_dtype(stored)).contiguous()
+            if not torch.equal(kept.to(weight.dtype), weight.cpu()):
+                raise UserError(
+                    f"weight {name} in {stored.file} is stored as {stored.dtype}, most others in "
+                    f"another format; convert {self.folder} to one format"
+                )
+            tensors[stored.name] = kept
+        return tensors
+
+    def _load(self, names: Iterable[str], device: torch.device | str) -> None:
+        aliases = []
+        for name in names:
+            if name not in self._stored:
+                aliases.append(name)
+                continue
+            stored = self._stored[name]
+            if self._finished is not None:
+                stored = self._finished.tensors.get(stored.name, stored)
+            tensor = read_tensor(stored)
+            if tensor.is_floating_point():
+                tensor = tensor.to(self._dtype)
+            set_tensor(self._model, name, tensor.to(device))
+        for name in aliases:  # tied tensors are stored once
+            partner = next(n for n in tied_names(self._model, name) if n in self._stored)
+            set_tensor(self._model, name, self._model.get_parameter(partner).detach())
+
+    def _drop(self, names: Iterable[str]) -> None:
+        for name in names:
+            set_tensor(self._model, name, self._empty[name])
+
+
+def _commonest_dtype(tensors: Iterable[StoredTensor]) -> torch.dtype:
+    elements: Counter[torch.dtype] = Counter()
+    for tensor in tensors:
+        if tensor.dtype in FLOAT_BYTES:
+            elements[torch_dtype(tensor)] += tensor.elements
+    return elements.most_common(1)[0][0] if elements else torch.float32
+
+
+def _refuse_quantised(folder: Path, config: PreTrainedConfig) -> None:
+    if getattr(config, "quantization_config", None) is not None:
+        raise UserError(
+            f"{folder} holds quantised weights, which cannot be pruned; "
+            "give the model in float16, bfloat16 or float32"
+        )
