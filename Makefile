@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup demo test test-slow test-gpu test-hub lint lock clean
+.PHONY: help setup demo check test test-slow test-gpu test-hub lint lock clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,10 @@ $(READY): envs/lock.txt pyproject.toml
 demo: setup  ## run the demo suite and show its table, figures and report
 	@snakemake demo --report-after-run --report results/suites/demo/report.html
 	@python -m thanos.stages.show results/suites/demo
+
+check: setup  ## run the demo's small variant, into results/check
+	@snakemake demo --config quick=true results=results/check
+	@python -m thanos.stages.show results/check/suites/demo-quick
 
 test: setup  ## run the fast tests
 	@pytest

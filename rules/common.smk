@@ -34,18 +34,19 @@ CALIBRATION = f"{RESULTS}/calibration/{{calibration}}"
 WINDOWS = f"{RESULTS}/evaluation/{{evaluation}}"
 SUITE = f"{RESULTS}/suites/{{suite}}"
 ITEMS = f"{RESULTS}/testbed/continuations"
+IDENTIFIER = rf"{thanos_config.NAME}-[0-9a-f]{{8}}"
 
-# In a conda environment its own python; otherwise the one that runs Snakemake.
-CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
-PYTHON = "python" if CONDA else shlex.quote(sys.executable)
+# Rules call `python`: in a conda environment its own, otherwise the one that runs Snakemake.
+if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
+    shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 
 wildcard_constraints:
     model=thanos_config.NAME,
     pattern=r"dense|unstructured-[0-9.]+|structured-[0-9.]+|[0-9]+-[0-9]+",
-    run=thanos_config.NAME + "-[0-9a-f]{8}",
-    calibration=thanos_config.NAME + "-[0-9a-f]{8}",
-    evaluation=thanos_config.NAME + "-[0-9a-f]{8}",
+    run=IDENTIFIER,
+    calibration=IDENTIFIER,
+    evaluation=IDENTIFIER,
     suite="|".join(name + SUFFIX for name in SUITES),
 
 
@@ -72,6 +73,34 @@ def find_run(folder, attribute="identifier"):
 
 def run_of(wildcards):
     return find_run(f"{wildcards.model}/{wildcards.pattern}/{wildcards.run}")
+
+
+def checkpoint_of(wildcards):
+    """The pruned checkpoint; nothing for a dense run, which evaluates the model itself."""
+    return (
+        []
+        if run_of(wildcards).config.dense
+        else f"{RUN}/checkpoint".format(**wildcards)
+    )
+
+
+def windows_of(wildcards):
+    run = run_of(wildcards)
+    return f"{RESULTS}/evaluation/{run.evaluation}" if run.evaluation else []
+
+
+def continuations_of(wildcards):
+    return ITEMS if TESTBED_TASK in run_of(wildcards).config.evaluation.tasks else []
+
+
+def evaluation_options(_, input):
+    """The options of the inputs that this run has."""
+    given = {"checkpoint": "checkpoint", "windows": "windows", "continuations": "items"}
+    return " ".join(
+        f"--{option} {shlex.quote(input[name])}"
+        for name, option in given.items()
+        if input[name]
+    )
 
 
 def as_json(resolved):

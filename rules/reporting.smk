@@ -17,7 +17,7 @@ rule collect:
     params:
         runs=lambda wildcards: run_folders(wildcards.suite),
     shell:
-        "{PYTHON} -m thanos.stages.collect --output {output.results:q} --layers {output.layers:q}"
+        "python -m thanos.stages.collect --output {output.results:q} --layers {output.layers:q}"
         " {params.runs:q} > {log:q} 2>&1"
 
 
@@ -42,7 +42,7 @@ rule tables:
         axes=lambda wildcards: list(load_suite(wildcards.suite).axes),
         title=lambda wildcards: load_suite(wildcards.suite).title,
     shell:
-        "{PYTHON} -m thanos.stages.tabulate {input.results:q} --published {input.published:q}"
+        "python -m thanos.stages.tabulate {input.results:q} --published {input.published:q}"
         " --axes {params.axes:q} --title {params.title:q} --output {output:q} > {log:q} 2>&1"
 
 
@@ -66,5 +66,5 @@ rule figures:
     params:
         axes=lambda wildcards: list(load_suite(wildcards.suite).axes),
     shell:
-        "{PYTHON} -m thanos.stages.plot {input.results:q} --layers {input.layers:q}"
+        "python -m thanos.stages.plot {input.results:q} --layers {input.layers:q}"
         " --axes {params.axes:q} --output {output:q} > {log:q} 2>&1"

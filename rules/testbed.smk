@@ -11,7 +11,7 @@ rule continuations:
     conda:
         "../envs/thanos.yaml"
     shell:
-        "{PYTHON} -m thanos.stages.continuations --output {output:q} > {log:q} 2>&1"
+        "python -m thanos.stages.continuations --output {output:q} > {log:q} 2>&1"
 
 
 # Not part of any suite: about an hour per model. The shipped models were made by this command.
@@ -28,5 +28,5 @@ rule testbed_model:
         "../envs/thanos.yaml"
     threads: THREADS
     shell:
-        "{PYTHON} -m thanos.stages.train_testbed {wildcards.testbed_model} --output {output:q}"
+        "python -m thanos.stages.train_testbed {wildcards.testbed_model} --output {output:q}"
         " > {log:q} 2>&1"

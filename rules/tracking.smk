@@ -23,6 +23,6 @@ rule track:
         .config.tracking.project,
         directory=f"{RESULTS}/tracking",
     shell:
-        "{PYTHON} -m thanos.stages.track --suite $(dirname {output:q}) --output {output:q}"
+        "python -m thanos.stages.track --suite $(dirname {output:q}) --output {output:q}"
         " --mode {params.mode} --project {params.project:q} --directory {params.directory:q}"
         " {params.runs:q} > {log:q} 2>&1"

@@ -49,7 +49,7 @@ def test_damage_is_noticed(tmp_path, damage):
     data = tmp_path / "weights.bin"
     data.write_bytes(bytes(range(256)))
     write_manifest(tmp_path, {"seed": 0})
-    assert verify_manifest(tmp_path, "prune")["seed"] == 0
+    assert verify_manifest(tmp_path, "rule prune")["seed"] == 0
     match damage:
         case "flip":
             data.write_bytes(bytes([1, *range(1, 256)]))
@@ -60,7 +60,7 @@ def test_damage_is_noticed(tmp_path, damage):
         case _:
             (tmp_path / "manifest.json").unlink()
     with pytest.raises(UserError, match="run rule prune again"):
-        verify_manifest(tmp_path, "prune")
+        verify_manifest(tmp_path, "rule prune")
 
 
 def test_damaged_json_names_the_file(tmp_path):

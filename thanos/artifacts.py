@@ -97,17 +97,17 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
     write_json(folder / MANIFEST, {"files": files, **facts})
 
 
-def verify_manifest(folder: Path, rule: str) -> dict[str, Any]:
+def verify_manifest(folder: Path, maker: str) -> dict[str, Any]:
     """Check every file of a folder against its manifest, which is returned.
 
     Args:
         folder: what to verify.
-        rule: the Snakemake rule that makes it, for the message.
+        maker: the rule or command that makes it, for the message.
 
     Raises:
         UserError: if a file is missing or its content differs.
     """
-    remedy = f"delete {folder} and run rule {rule} again"
+    remedy = f"delete {folder} and run {maker} again"
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder} has no {MANIFEST}: it is not complete; {remedy}")
     manifest = read_json(folder / MANIFEST)

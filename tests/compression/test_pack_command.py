@@ -39,7 +39,7 @@ def test_the_restored_folder_is_identical(checkpoint, tmp_path, capsys):
     main(["unpack", str(tmp_path / "packed"), str(tmp_path / "restored")])
 
     assert hashes(tmp_path / "restored") == hashes(checkpoint)
-    verify_manifest(tmp_path / "restored", rule="prune")
+    verify_manifest(tmp_path / "restored", maker="rule prune")
     assert len(list((checkpoint / "sharded").glob("*.safetensors"))) > 1
 
 
@@ -52,7 +52,7 @@ def test_the_packed_file_is_smaller_and_opens_as_safetensors(checkpoint, tmp_pat
     values, mask = packed[f"{name}:values"], packed[f"{name}:bitmask"]
     assert torch.equal(values, dense[dense != 0])
     assert values.nbytes + mask.nbytes <= 0.57 * dense.nbytes
-    verify_manifest(tmp_path / "packed", rule="pack")
+    verify_manifest(tmp_path / "packed", maker="python -m thanos pack")
 
 
 def test_the_target_must_not_exist(checkpoint, tmp_path):

@@ -71,7 +71,13 @@ def test_what_costs_more_is_planned_with_more(tiny, plan):
     assert plan(llama, replace(WORK, refined=True)).solve > base.solve
     assert plan(llama, replace(WORK, statistics="none")).forward == 0
     assert plan(llama, replace(WORK, statistics="diagonal")).gram < base.gram
-    assert plan(llama.bfloat16()).block == base.block // 2
+
+
+def test_half_precision_blocks_are_half_as_large_on_a_device_only(tiny, plan):
+    single, half = tiny("llama"), tiny("llama").bfloat16()
+
+    assert plan(half, on_device=True).block == plan(single, on_device=True).block // 2
+    assert plan(half).block == plan(single).block
 
 
 def test_mapped_hidden_states_take_no_memory_of_their_own(tiny, plan):

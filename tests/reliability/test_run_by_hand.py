@@ -25,7 +25,7 @@ def test_a_run_prunes_evaluates_and_saves(command, model_folder, tmp_path):
         "metrics.json",
         "pruning.json",
     }
-    verify_manifest(out / "checkpoint", rule="prune")
+    verify_manifest(out / "checkpoint", maker="rule prune")
     for name, weight in block_matrices(out / "checkpoint").items():
         zeros = (weight == 0).unflatten(1, (-1, 4)).sum(-1)
         assert torch.all(zeros == 2), name
@@ -51,7 +51,7 @@ def test_the_same_run_twice_gives_the_same_files(command, tmp_path):
     hashes = []
     for name in ("first", "second"):
         main(command("method=thanos", "pattern=0.5", f"output_dir={tmp_path / name}"))
-        manifest = verify_manifest(tmp_path / name / "checkpoint", rule="prune")
+        manifest = verify_manifest(tmp_path / name / "checkpoint", maker="rule prune")
         hashes.append(manifest["files"]["model.safetensors"]["sha256"])
     assert hashes[0] == hashes[1]
 

@@ -57,7 +57,7 @@ def load_compact(folder: Path) -> PreTrainedModel:
     """
     if not (folder / DESCRIPTION).is_file():
         raise UserError(f"{folder} is not a compact model: it has no {DESCRIPTION}")
-    verify_manifest(folder, rule="save_compact")
+    verify_manifest(folder, maker="save_compact")
     description = read_json(folder / DESCRIPTION)
     if (description.get("format"), description.get("version")) != (_FORMAT, _VERSION):
         raise UserError(

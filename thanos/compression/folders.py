@@ -32,7 +32,7 @@ def pack_folder(source: Path, target: Path) -> Sizes:
     if _SOURCE_MANIFEST in files:
         raise UserError(f"{source} is packed already")
     if MANIFEST in files:
-        verify_manifest(source, rule="prune")
+        verify_manifest(source, maker="rule prune")
     sizes = Sizes()
     with atomic_folder(target) as temporary:
         for name, file in files.items():
@@ -60,7 +60,7 @@ def unpack_folder(source: Path, target: Path) -> None:
     _files(source, target)
     if not (source / MANIFEST).is_file() or read_json(source / MANIFEST).get("format") != FORMAT:
         raise UserError(f"{source} is not a packed folder; python -m thanos pack writes one")
-    manifest = verify_manifest(source, rule="pack")
+    manifest = verify_manifest(source, maker="python -m thanos pack")
     with atomic_folder(target) as temporary:
         for name, expected in manifest["checkpoint"].items():
             packed = source / (_SOURCE_MANIFEST if name == MANIFEST else name)

@@ -19,6 +19,7 @@ from .safetensors_layout import FLOAT_BYTES, StoredTensor, read_layout
 
 MIB = 2**20
 
+_FLOAT32 = 4  # bytes
 # Interpreter, torch, transformers and what they allocate on first use, as measured.
 _PROGRAM = 500 * MIB
 _PROGRAM_WITH_CUDA = 3072 * MIB
@@ -91,7 +92,9 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
     """
     tensors = [tensor for file in weight_files(folder) for tensor in read_layout(file).values()]
     blocks, outside = _split(tensors, folder)
-    size = max(FLOAT_BYTES.get(tensor.dtype, 1) for tensor in blocks[0])
+    stored = max(FLOAT_BYTES.get(tensor.dtype, 1) for tensor in blocks[0])
+    # On the host everything runs in float32 at least, on a device as it is stored.
+    size = stored if on_device else max(stored, _FLOAT32)
     layers = _layers(blocks[0])
     if not layers:
         raise UserError(f"{folder} holds no decoder blocks with linear layers")
@@ -101,8 +104,8 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
     tokens = min(work.tokens, _longest_window(folder) or work.tokens)
     batch = min(work.windows, work.batch_size) * tokens
 
-    block = max(sum(tensor.bytes for tensor in tensors) for tensors in blocks)
-    around = sum(tensor.bytes for tensor in outside)
+    block = max(sum(tensor.bytes for tensor in tensors) for tensors in blocks) * size // stored
+    around = sum(tensor.bytes for tensor in outside) * size // stored
     hidden = gram = forward = 0
     if work.statistics != "none":
         hidden = work.windows * tokens * hidden_size * size

@@ -176,7 +176,8 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
             }
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run.folder}: a result file lacks {error}; run its rule again") from None
-    for key, value in _numbers(run.efficiency, "efficiency"):
+    measured = {key: value for key, value in run.efficiency.items() if key != "provenance"}
+    for key, value in _numbers(measured, "efficiency"):
         yield {"metric": key, "value": value}
 
 

@@ -55,7 +55,7 @@ def read_windows(folder: Path) -> torch.Tensor:
     Raises:
         UserError: if the folder is incomplete or damaged.
     """
-    verify_manifest(folder, rule="calibration")
+    verify_manifest(folder, maker="rule calibration")
     return load_file(folder / TOKENS)["tokens"]
 
 

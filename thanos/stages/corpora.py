@@ -49,7 +49,7 @@ def read_corpora(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, dict[
     Raises:
         UserError: if the folder is incomplete or damaged.
     """
-    manifest = verify_manifest(folder, rule="evaluation_windows")
+    manifest = verify_manifest(folder, maker="rule evaluation_windows")
     return load_file(folder / WINDOWS), manifest["corpora"]
 
 

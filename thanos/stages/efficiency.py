@@ -178,7 +178,7 @@ def main() -> None:
     config = load(given.config)
     pruned = None
     if given.checkpoint is not None:
-        verify_manifest(given.checkpoint, rule="prune")
+        verify_manifest(given.checkpoint, maker="rule prune")
         pruned = load_model(given.checkpoint, None, "auto", config.model.trust_remote_code)
     results = measure_efficiency(config, open_dense(config), pruned)
     write_json(given.output, {**results, "provenance": provenance(config, started)})

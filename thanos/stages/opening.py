@@ -61,7 +61,7 @@ def open_for_evaluation(config: Config, checkpoint: Path | None) -> "PreTrainedM
     if checkpoint is None:
         opened = load_model(model_path(config), model.revision, dtype, model.trust_remote_code)
     else:
-        verify_manifest(checkpoint, rule="prune")
+        verify_manifest(checkpoint, maker="rule prune")
         opened = load_model(checkpoint, None, dtype, model.trust_remote_code)
     opened.to(device)  # type: ignore[arg-type]  # the library's decorator hides the argument
     return opened
@@ -75,7 +75,7 @@ def blocks_for_evaluation(config: Config, checkpoint: Path | None) -> "StreamedB
     from .device import resolve_device
 
     if checkpoint is not None:
-        verify_manifest(checkpoint, rule="prune")
+        verify_manifest(checkpoint, maker="rule prune")
     device = resolve_device(config.device)
     return StreamedBlocks(
         checkpoint or dense_folder(config),
