@@ -19,6 +19,7 @@ sys.path.insert(0, workflow.basedir)  # the project itself, whatever is installe
 from thanos import config as thanos_config
 from thanos import suites
 from thanos.errors import UserError
+from thanos.stages.planning import expected_memory_mb
 from thanos.testbed.continuations import TESTBED_TASK
 
 RESULTS = config.get("results", "results")
@@ -101,6 +102,11 @@ def evaluation_options(_, input):
         for name, option in given.items()
         if input[name]
     )
+
+
+def pruning_memory(wildcards):
+    """MiB that a pruning job takes by its memory plan; a guess for a model not downloaded yet."""
+    return expected_memory_mb(run_of(wildcards).config) or 16000
 
 
 def as_json(resolved):

@@ -35,6 +35,8 @@ rule prune:
     conda:
         "../envs/thanos.yaml"
     threads: THREADS
+    resources:
+        mem_mb=pruning_memory,
     shell:
         "python -m thanos.stages.prune {input.config:q} --calibration {input.calibration:q}"
         " --checkpoint {output.checkpoint:q} --record {output.record:q} > {log:q} 2>&1"

@@ -7,6 +7,7 @@ a block stands for the product of its axes, together with those of `common`.
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import yaml
@@ -27,21 +28,21 @@ class Run:
     config: Config
     overrides: tuple[str, ...]
 
-    @property
+    @cached_property
     def identifier(self) -> str:
         """`<model>/<pattern>/<method>-<hash8>`, the folder of the run."""
         config = self.config
         name = f"{config.method.label}-{hash8(config.identity())}"
         return f"{config.model.name}/{slug(config.pattern)}/{name}"
 
-    @property
+    @cached_property
     def calibration(self) -> str | None:
         """`<source>-<hash8>`, the folder of its calibration tokens; None for the dense run."""
         if self.config.dense:
             return None
         return f"{self.config.calibration.name}-{hash8(self.config.calibration_identity())}"
 
-    @property
+    @cached_property
     def evaluation(self) -> str | None:
         """`<name>-<hash8>`, the folder of its evaluation windows; None without a corpus."""
         if not self.config.evaluation.corpora:
