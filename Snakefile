@@ -27,3 +27,7 @@ for _suite in SUITES:
 rule ablations:
     input:
         [suite_products(name) for name in SUITES if name.startswith("ablation-")],
+
+
+onerror:
+    print("failed:", *failures(), sep="\n  ", file=sys.stderr)

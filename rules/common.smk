@@ -8,6 +8,7 @@ import functools
 import json
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -29,6 +30,8 @@ KEEP_CHECKPOINTS = str(config.get("keep_checkpoints", "false")).lower() == "true
 THREADS = int(config.get("threads", 1))
 
 SUITES = suites.suite_names()
+LOADED = []
+STARTED = time.time()
 SUFFIX = "-quick" if QUICK else ""
 RUN = f"{RESULTS}/runs/{{model}}/{{pattern}}/{{run}}"
 CALIBRATION = f"{RESULTS}/calibration/{{calibration}}"
@@ -39,7 +42,9 @@ IDENTIFIER = rf"{thanos_config.NAME}-[0-9a-f]{{8}}"
 
 # Rules call `python`: in a conda environment its own, otherwise the one that runs Snakemake.
 if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
-    shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+    shell.prefix(
+        f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
+    )
 
 
 wildcard_constraints:
@@ -55,7 +60,9 @@ wildcard_constraints:
 def load_suite(name):
     """The suite of a target or of a folder under results/suites."""
     try:
-        return suites.load_suite(name.removesuffix(SUFFIX), OVERRIDES, QUICK)
+        loaded = suites.load_suite(name.removesuffix(SUFFIX), OVERRIDES, QUICK)
+        LOADED.append(name)
+        return loaded
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
@@ -63,8 +70,12 @@ def load_suite(name):
 @functools.cache
 def find_run(folder, attribute="identifier"):
     """A run by its folder, or by the folder of the tokens it uses, from whichever suite has it."""
-    for name in SUITES:
-        for run in load_suite(name).runs:
+    for name in [*LOADED, *SUITES]:
+        try:
+            runs = load_suite(name).runs
+        except WorkflowError:  # overrides need not fit a suite that was not asked for
+            continue
+        for run in runs:
             if getattr(run, attribute) == folder:
                 return run
     raise WorkflowError(
@@ -116,6 +127,17 @@ def as_json(resolved):
 
 def run_folders(suite):
     return [f"{RESULTS}/runs/{run.identifier}" for run in load_suite(suite).runs]
+
+
+def failures():
+    """The last line of every log of a job that failed since the workflow started."""
+    for log in sorted(Path(RESULTS).glob("**/*logs/*.log")):
+        lines = log.read_text(errors="replace").splitlines() or ["(empty log)"]
+        failed = lines[-1].startswith("error:") or any(
+            "Traceback" in line for line in lines
+        )
+        if failed and log.stat().st_mtime >= STARTED:
+            yield f"{log}: {lines[-1]}"
 
 
 def run_results(suite):

@@ -125,6 +125,18 @@ class Config:
             values = {k: values[k] for k in ("model", "evaluation", "pattern")}
         return values
 
+    def as_reference(self) -> "Config":
+        """The dense run without the pruning options that it does not depend on."""
+        return Config(
+            model=self.model,
+            calibration=CalibrationConfig(name="none", source="none"),
+            method=MethodConfig(name="dense", label="dense"),
+            evaluation=self.evaluation,
+            tracking=self.tracking,
+            pattern=self.pattern,
+            device=self.device,
+        )
+
     def for_evaluation(self) -> "Config":
         """The same run reduced to what determines its evaluation windows."""
         kept = ("name", "corpora", "path", "mirror", "max_windows")

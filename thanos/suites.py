@@ -109,7 +109,8 @@ def load_suite(name: str, overrides: Iterable[str] = (), quick: bool = False) ->
         values = {**content.get("common", {}), **block, **given}
         for point in _points(values):
             try:
-                run = Run(resolve(point), tuple(point))
+                config = resolve(point)
+                run = Run(config.as_reference() if config.dense else config, tuple(point))
             except UserError as error:
                 raise UserError(f"suite {name}, block {number}: {error}") from error
             runs.setdefault(run.identifier, run)

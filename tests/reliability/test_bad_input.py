@@ -72,10 +72,10 @@ def test_a_non_finite_weight_is_named(command, model_folder):
 
 def test_a_non_finite_activation_names_layer_and_block(command, model_folder):
     file = model_folder / "model.safetensors"
-    weights = load_file(file)
-    # The largest half precision weights overflow in the product of the gate and the up projection.
-    weights["model.layers.1.mlp.up_proj.weight"].fill_(6e4)
-    weights["model.layers.1.mlp.gate_proj.weight"].fill_(6e4)
+    weights = {name: weight.float() for name, weight in load_file(file).items()}
+    # Finite weights whose product overflows in the very precision that they are stored in.
+    weights["model.layers.1.mlp.up_proj.weight"].fill_(3e38)
+    weights["model.layers.1.mlp.gate_proj.weight"].fill_(3e38)
     save_file(weights, file, metadata={"format": "pt"})
     refused(command, r"model.layers.1.mlp.down_proj")
 

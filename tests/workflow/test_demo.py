@@ -38,10 +38,10 @@ def test_pruned_weights_are_temporary_and_damage_less_with_an_update(finished):
 
 def test_the_suite_has_tables_figures_and_tracking(finished):
     suite = finished.results / "suites" / "demo-quick"
-    tables = {path.suffix for path in (suite / "tables").iterdir()}
+    tables = {path.suffix for path in (suite / "tables").glob("[!.]*")}
     assert tables == {".md", ".csv", ".tex", ".html", ".txt"}
     assert "Thanos" in (suite / "tables" / "main.txt").read_text()
-    figures = {path.suffix for path in (suite / "figures").iterdir()}
+    figures = {path.suffix for path in (suite / "figures").glob("[!.]*")}
     assert figures == {".svg", ".png", ".pdf"}
     tracked = json.loads((suite / "tracking.json").read_text())
     assert len(tracked["runs"]) == 3
