@@ -22,14 +22,22 @@ def run_command(main: Callable[[], None]) -> NoReturn:
         main()
     except (UserError, PruningError) as error:
         sys.exit(f"error: {error}")
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        sys.exit(f"error: no space left on device{where}; free some and run the command again")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        named = getattr(error, "filename", None)
+        where = f" while writing {named}" if named else ""
+        sys.exit(f"error: no space left on device{where}; free some and run the command again")
     sys.exit(0)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Whether the device is full; safetensors says so in the text of an error of its own."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"(os error {errno.ENOSPC})" in str(error)
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
