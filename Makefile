@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
+# Bars for a person; plain lines, one per job, for a log.
+PROGRESS = $$([ -t 2 ] && echo --logger rich)
 
 .PHONY: help setup demo check test test-slow test-gpu test-hub lint lock clean
 
@@ -21,11 +23,11 @@ $(READY): envs/lock.txt pyproject.toml
 	@touch $@
 
 demo: setup  ## run the demo suite and show its table, figures and report
-	@snakemake demo --report-after-run --report results/suites/demo/report.html
+	@snakemake demo $(PROGRESS) --report-after-run --report results/suites/demo/report.html
 	@python -m thanos.stages.show results/suites/demo
 
 check: setup  ## run the demo's small variant, into results/check
-	@snakemake demo --config quick=true results=results/check
+	@snakemake demo $(PROGRESS) --config quick=true results=results/check
 	@python -m thanos.stages.show results/check/suites/demo-quick
 
 test: setup  ## run the fast tests
