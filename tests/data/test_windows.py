@@ -64,8 +64,9 @@ def test_no_document_is_long_enough(tokenizer):
     with pytest.raises(UserError) as error:
         sample_windows(DOCUMENTS, tokenizer, windows=1, seqlen=26, seed=0, source="text")
     assert str(error.value) == (
-        "text: no document is longer than seqlen=26 tokens (the longest of 4 has 26 tokens); "
-        "set a smaller seqlen or use a source with longer documents"
+        "text: no document is longer than a window of 26 tokens "
+        "(the longest of 4 has 26 tokens); "
+        "set a smaller model.context or use a source with longer documents"
     )
     with pytest.raises(UserError, match=r"c4: no document .* \(the longest of 4 has 26 bytes\)"):
         sample_windows(DOCUMENTS, tokenizer, windows=1, seqlen=500, seed=0, source="c4")

@@ -94,7 +94,7 @@ def cut_windows(
     if count == 0:
         raise UserError(
             f"{source}: the text has {len(ids)} tokens, less than one window of {seqlen}; "
-            "give a longer text or set a smaller seqlen"
+            "give a longer text or set a smaller model.context"
         )
     if max_windows is not None:
         count = min(count, max_windows)
@@ -128,8 +128,8 @@ def _too_short(source: str, documents: Sequence[str], longest: int, seqlen: int)
     else:
         found = f"the longest of {len(documents)} has {longest} tokens"
     return (
-        f"{source}: no document is longer than seqlen={seqlen} tokens ({found}); "
-        "set a smaller seqlen or use a source with longer documents"
+        f"{source}: no document is longer than a window of {seqlen} tokens ({found}); "
+        "set a smaller model.context or use a source with longer documents"
     )
 
 

@@ -82,6 +82,12 @@ class FinishedBlocks:
         )
         self._add(index, list(records))
 
+    def discard(self) -> None:
+        """Remove all finished blocks."""
+        self._remove_from(0)
+        self.records.clear()
+        self.tensors.clear()
+
     def _add(self, index: int, records: list[LayerRecord]) -> None:
         self.records.append(records)
         self.tensors.update(read_layout(self._weights(index)))

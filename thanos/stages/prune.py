@@ -20,6 +20,7 @@ import torch
 from ..artifacts import write_json, write_manifest
 from ..config import Config, load
 from ..data.windows import tokens_hash
+from ..errors import UserError
 from ..models import (
     FinishedBlocks,
     LayerRecord,
@@ -106,18 +107,24 @@ def prune(config: Config, windows: torch.Tensor, checkpoint: Path, work: Path) -
         trust_remote_code=config.model.trust_remote_code,
         finished=finished,
     )
-    layers = prune_model(
-        model,
-        windows,
-        layer_pruner(config, model.storage_dtype),
-        statistics="gram" if config.layer_errors else needed,
-        batch_size=config.calibration.batch_size,
-        device=device,
-        statistics_dtype=getattr(torch, config.precision),
-        skip=config.model.skip,
-        done=tuple(finished.records),
-        hidden=hidden_states(model.hidden_bytes(windows.numel()), hidden_budget(config), work),
-    )
+    try:
+        layers = prune_model(
+            model,
+            windows,
+            layer_pruner(config, model.storage_dtype),
+            statistics="gram" if config.layer_errors else needed,
+            batch_size=config.calibration.batch_size,
+            device=device,
+            statistics_dtype=getattr(torch, config.precision),
+            skip=config.model.skip,
+            done=tuple(finished.records),
+            hidden=hidden_states(model.hidden_bytes(windows.numel()), hidden_budget(config), work),
+        )
+    except UserError as error:
+        # Memory may be free next time; any other remedy changes what the finished blocks depend on.
+        if not isinstance(error.__cause__, torch.OutOfMemoryError):
+            finished.discard()
+        raise
     shutil.rmtree(checkpoint, ignore_errors=True)
     checkpoint.mkdir()
     copy_checkpoint(folder, finished.tensors, open_tokenizer(config), checkpoint)
