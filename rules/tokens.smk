@@ -15,7 +15,7 @@ rule calibration_config:
             find_run(wildcards.calibration, "calibration").config.for_calibration()
         ),
     shell:
-        "python -m thanos.stages.configure --resolved {params.config:q} --output {output:q}"
+        "python -m thanos.stages configure --resolved {params.config:q} --output {output:q}"
         " > {log:q} 2>&1"
 
 
