@@ -31,7 +31,7 @@ rule calibration:
     conda:
         "../envs/thanos.yaml"
     shell:
-        "python -m thanos.stages.calibrate {input:q} --output {output:q} > {log:q} 2>&1"
+        "python -m thanos.stages calibrate {input:q} --output {output:q} > {log:q} 2>&1"
 
 
 use rule calibration_config as evaluation_config with:

@@ -6,7 +6,9 @@ import os
 import subprocess
 import tempfile
 
-STAGES = ["thanos.stages.configure", "thanos.stages.prune", "thanos.stages.evaluate"]
+STAGES = [
+    f"thanos.stages.{stage}" for stage in ("configure", "calibrate", "prune", "evaluate")
+]
 MODELS = [
     "transformers.models.llama.modeling_llama",
     "transformers.models.opt.modeling_opt",

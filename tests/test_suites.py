@@ -96,7 +96,7 @@ def test_errors_name_suite_and_axis(write):
     with pytest.raises(UserError, match="mine, block 1, axis pattern: pattern '5:4'"):
         load_suite("mine")
     write({"runs": [{"method": "thanos"}], "axis": "method.damping"})
-    with pytest.raises(UserError, match="suite mine: axis 'method.damping' is no key of its"):
+    with pytest.raises(UserError, match=r"suite mine: axis 'method\.damping' is no key of its"):
         load_suite("mine")
     write({"runs": [{"method": "thanos"}], "axes": []})
     with pytest.raises(UserError, match="suite mine: unknown key 'axes'"):

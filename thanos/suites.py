@@ -1,9 +1,9 @@
 """Suites: from a yaml of axes to the runs of an experiment.
 
-A suite file under `conf/suite/` lists blocks of Hydra overrides under `runs`. A value that is a list
-is an axis: a block stands for the product of its axes, together with those of `common`. `variants`
-names sets of overrides, which a block uses by the key `variant`; `exclude` lists points to leave out;
-`quick` replaces values for a small run; `axis` names the keys that an ablation is about.
+A suite file under `conf/suite/` lists blocks of Hydra overrides under `runs`. A value that is a
+list is an axis: a block stands for the product of its axes, together with those of `common`.
+`variants` names sets of overrides, which a block uses by the key `variant`; `exclude` lists points
+to leave out; `quick` replaces values for a small run; `axis` names the keys an ablation varies.
 """
 
 import itertools
@@ -89,7 +89,7 @@ def load_suite(name: str, overrides: Iterable[str] = (), quick: bool = False) ->
 
     Raises:
         UserError: if the suite does not exist, its file is malformed or a run does not compose; the
-            message names the suite and the block.
+            message names the suite, the block and, where one value is at fault, the axis.
     """
     file = CONF / "suite" / f"{name}.yaml"
     if not file.is_file():

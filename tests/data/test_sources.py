@@ -179,7 +179,7 @@ def test_contrasts_keep_the_words_or_the_files_but_not_the_docstrings(monkeypatc
     assert sorted(shuffled.split()) == sorted(words.split())
     assert shuffled != words
     assert calibration_documents("shuffled") == [shuffled]
-    with pytest.raises(UserError, match="evaluation.corpora: unknown 'shuffled'"):
+    with pytest.raises(UserError, match=r"evaluation\.corpora: unknown 'shuffled'"):
         evaluation_text("shuffled")
 
 

@@ -59,5 +59,5 @@ def test_quantisation_is_part_of_the_run():
     runs = [resolve([f"evaluation.quantization={kind}"]) for kind in ("none", "int4")]
     assert runs[0].identity() != runs[1].identity()
     assert runs[0].evaluation_identity() == runs[1].evaluation_identity()
-    with pytest.raises(UserError, match="evaluation.quantization is 'int3'; expected none, int8"):
+    with pytest.raises(UserError, match=r"evaluation\.quantization is 'int3'; expected none, int8"):
         resolve(["evaluation.quantization=int3"])

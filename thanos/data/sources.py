@@ -10,11 +10,11 @@
 | wikitext2 | the raw training split, by two newlines | the raw test split, by two newlines |
 | ptb | the training sentences, by spaces | the test sentences, by spaces |
 
-"By" is what joins the parts to one text. The first three need nothing but the installed packages; the
-last three come from the hub at a pinned revision.
-Without network they are read from `path` (that very file) or from `mirror`, a folder with the files
-that `Split.mirrored` names: `c4/c4-train.00000-of-01024.json.gz`, `wikitext2/wiki.test.raw`,
-`ptb/ptb.test.txt` and so on. A `.txt` file in place of a C4 shard has one document per line.
+"By" is what joins the parts to one text. The first three need nothing but the installed packages.
+The last three come from the hub at a pinned revision; without network they are read from `path`
+(that very file) or from `mirror`, a folder with the files that `Split.mirrored` names:
+`c4/c4-train.00000-of-01024.json.gz`, `wikitext2/wiki.test.raw`, `ptb/ptb.test.txt` and so on. A
+`.txt` file in place of a C4 shard has one document per line.
 """
 
 import logging

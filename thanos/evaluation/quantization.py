@@ -1,7 +1,7 @@
 """Weight-only quantisation of a model's linear layers, by torch's own quantiser.
 
-Round to nearest, symmetric: int8 with a scale per output row, int4 with a scale per group of inputs.
-A symmetric grid holds zero, so pruned weights stay exactly zero. What is evaluated are the quantised
+Round to nearest, symmetric: int8 with a scale per output row, int4 with one per group of inputs. A
+symmetric grid holds zero, so pruned weights stay exactly zero. What is evaluated are the quantised
 weights, widened again to the precision of the activations: the numbers of any weight-only kernel,
 without one. Embeddings and head stay as they are, as in pruning.
 """

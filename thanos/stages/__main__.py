@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 from importlib import import_module
+from pathlib import Path
 
 SOCKET_VARIABLE = "THANOS_WARM"
 
@@ -24,7 +25,11 @@ def run_warm(address: str, arguments: list[str]) -> int | None:
             connection.connect(address)
         except OSError:
             return None
-        request = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+        request = {
+            "arguments": arguments,
+            "folder": str(Path.cwd()),
+            "environment": dict(os.environ),
+        }
         message = json.dumps(request).encode()
         descriptors = [sys.stdout.fileno(), sys.stderr.fileno()]
         socket.send_fds(connection, [len(message).to_bytes(4)], descriptors)
