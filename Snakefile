@@ -7,6 +7,7 @@ report: "report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/warm.smk"
 include: "rules/tokens.smk"
 include: "rules/pruning.smk"
 include: "rules/evaluation.smk"

@@ -20,5 +20,5 @@ rule evaluate:
     params:
         options=evaluation_options,
     shell:
-        "python -m thanos.stages.evaluate {input.config:q} {params.options}"
+        "python -m thanos.stages evaluate {input.config:q} {params.options}"
         " --perplexity {output.perplexity:q} --zero-shot {output.zero_shot:q} > {log:q} 2>&1"

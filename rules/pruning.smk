@@ -13,7 +13,7 @@ rule run_config:
     params:
         config=lambda wildcards: as_json(run_of(wildcards).config),
     shell:
-        "python -m thanos.stages.configure --resolved {params.config:q} --output {output:q}"
+        "python -m thanos.stages configure --resolved {params.config:q} --output {output:q}"
         " > {log:q} 2>&1"
 
 
@@ -38,5 +38,5 @@ rule prune:
     resources:
         mem_mb=pruning_memory,
     shell:
-        "python -m thanos.stages.prune {input.config:q} --calibration {input.calibration:q}"
+        "python -m thanos.stages prune {input.config:q} --calibration {input.calibration:q}"
         " --checkpoint {output.checkpoint:q} --record {output.record:q} > {log:q} 2>&1"

@@ -15,7 +15,7 @@ rule calibration_config:
             find_run(wildcards.calibration, "calibration").config.for_calibration()
         ),
     shell:
-        "python -m thanos.stages.configure --resolved {params.config:q} --output {output:q}"
+        "python -m thanos.stages configure --resolved {params.config:q} --output {output:q}"
         " > {log:q} 2>&1"
 
 
@@ -31,7 +31,7 @@ rule calibration:
     conda:
         "../envs/thanos.yaml"
     shell:
-        "python -m thanos.stages.calibrate {input:q} --output {output:q} > {log:q} 2>&1"
+        "python -m thanos.stages calibrate {input:q} --output {output:q} > {log:q} 2>&1"
 
 
 use rule calibration_config as evaluation_config with:

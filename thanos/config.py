@@ -26,6 +26,7 @@ from .pruning.patterns import parse_pattern
 
 PROJECT = Path(__file__).resolve().parent.parent
 CONF = PROJECT / "conf"
+QUANTIZATIONS = ("none", "int8", "int4")
 GROUPS = ("model", "calibration", "method", "evaluation", "tracking")
 
 # A run is identified by everything but where it is computed, written and logged.
@@ -85,6 +86,7 @@ class EvaluationConfig:
     tasks: list[str] = field(default_factory=list)
     limit: int | None = None  # items per zero-shot task
     task_batch_size: int = 32
+    quantization: str = "none"  # of the linear layers' weights: none, int8 or int4
 
 
 @dataclass
@@ -311,6 +313,7 @@ def _checked(config: Config) -> Config:
             raise UserError(f"{key} is {number:g}; it must not be negative")
     _check_choice("precision", config.precision, ("float32", "float64"))
     _check_choice("tracking.mode", config.tracking.mode, ("offline", "online", "disabled"))
+    _check_choice("evaluation.quantization", config.evaluation.quantization, QUANTIZATIONS)
     _check_choice("method.outlier_score", config.method.outlier_score, ("exact", "separable"))
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise UserError(f"device is {config.device!r}; expected auto, cpu, cuda or cuda:N")

@@ -167,3 +167,40 @@ def test_local_sources_import_no_heavy_library(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.stdout == "set()\n"
+
+
+def test_contrasts_keep_the_words_or_the_files_but_not_the_docstrings(monkeypatch):
+    from thanos.testbed import contrast
+
+    words = "one two two three four five six seven eight nine ten"
+    documents = [Document("a.py", "heldout", "A"), Document("b.py", "calibration", words)]
+    monkeypatch.setattr(contrast, "extract", lambda last_split: iter(documents))
+    (shuffled,) = calibration_documents("shuffled")
+    assert sorted(shuffled.split()) == sorted(words.split())
+    assert shuffled != words
+    assert calibration_documents("shuffled") == [shuffled]
+    with pytest.raises(UserError, match=r"evaluation\.corpora: unknown 'shuffled'"):
+        evaluation_text("shuffled")
+
+
+def test_source_code_is_without_its_docstrings():
+    from thanos.testbed.contrast import without_docstrings
+
+    source = '''"""Module."""
+import os
+
+def f(x):
+    """One.
+
+    Two.
+    """
+    return "not a docstring"  # why
+
+class C:
+    "Short."
+    y = 1
+'''
+    assert without_docstrings(source).split("\n") == [
+        *("import os", "", "def f(x):", '    return "not a docstring"  # why', ""),
+        *("class C:", "    y = 1", ""),
+    ]

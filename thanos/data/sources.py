@@ -3,15 +3,18 @@
 | source | calibration documents | evaluation text |
 |---|---|---|
 | docstrings | the corpus' calibration split, by file | its held-out split, by blank lines |
+| code | the source code of the calibration split's files, without docstrings | – |
+| shuffled | the calibration split with each document's words in random order | – |
 | text | the whole file at `path` | the same |
 | c4 | documents of the first English training shard | the first 1,100 of validation, by spaces |
 | wikitext2 | the raw training split, by two newlines | the raw test split, by two newlines |
 | ptb | the training sentences, by spaces | the test sentences, by spaces |
 
-"By" is what joins the parts to one text. The last three come from the hub at a pinned revision.
-Without network they are read from `path` (that very file) or from `mirror`, a folder with the files
-that `Split.mirrored` names: `c4/c4-train.00000-of-01024.json.gz`, `wikitext2/wiki.test.raw`,
-`ptb/ptb.test.txt` and so on. A `.txt` file in place of a C4 shard has one document per line.
+"By" is what joins the parts to one text. The first three need nothing but the installed packages.
+The last three come from the hub at a pinned revision; without network they are read from `path`
+(that very file) or from `mirror`, a folder with the files that `Split.mirrored` names:
+`c4/c4-train.00000-of-01024.json.gz`, `wikitext2/wiki.test.raw`, `ptb/ptb.test.txt` and so on. A
+`.txt` file in place of a C4 shard has one document per line.
 """
 
 import logging
@@ -29,6 +32,7 @@ from .files import (
 )
 
 SOURCES = ("docstrings", "text", "c4", "wikitext2", "ptb")
+CONTRASTS = ("code", "shuffled")  # for calibration only
 C4_VALIDATION_DOCUMENTS = 1100
 C4_VALIDATION_WINDOWS = 256
 
@@ -87,7 +91,7 @@ def calibration_documents(
     """Return the documents that calibration windows are drawn from.
 
     Args:
-        source: one of `SOURCES`.
+        source: one of `SOURCES` or `CONTRASTS`.
         path: the file to read: required by `text`, in place of the hub's file for the public sets.
         mirror: folder with copies of the public sets, for machines without network.
 
@@ -97,6 +101,8 @@ def calibration_documents(
     _check_source(source, "calibration", path)
     if source == "docstrings":
         return _docstrings("calibration")
+    if source in CONTRASTS:
+        return _contrast(source)
     if source == "text":
         return [read_text(Path(str(path)))]
     rows = _rows(source, CALIBRATION[source], "calibration", path, mirror)
@@ -140,9 +146,12 @@ def _documents(source: str, rows: list[str]) -> list[str]:
 
 
 def _check_source(source: str, use: str, path: str | Path | None) -> None:
-    if source not in SOURCES:
-        key = {"calibration": "calibration.source", "evaluation": "evaluation.corpora"}[use]
-        raise UserError(f"{key}: unknown {source!r}; known are {', '.join(SOURCES)}")
+    key, known = {
+        "calibration": ("calibration.source", (*SOURCES, *CONTRASTS)),
+        "evaluation": ("evaluation.corpora", SOURCES),
+    }[use]
+    if source not in known:
+        raise UserError(f"{key}: unknown {source!r}; known are {', '.join(known)}")
     if source == "text" and path is None:
         raise UserError(f"{use}.path: source 'text' needs the path of a UTF-8 text file")
 
@@ -152,6 +161,16 @@ def _docstrings(split: str) -> list[str]:
 
     try:
         return [document.text for document in extract(split) if document.split == split]
+    except ModuleNotFoundError as error:
+        raise UserError(str(error)) from error
+
+
+def _contrast(source: str) -> list[str]:
+    from ..testbed.contrast import shuffled_words, source_code
+
+    documents = source_code() if source == "code" else shuffled_words()
+    try:
+        return [document.text for document in documents]
     except ModuleNotFoundError as error:
         raise UserError(str(error)) from error
 

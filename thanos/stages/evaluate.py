@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..artifacts import write_json
 from ..config import Config, load
 from ..evaluation.perplexity import perplexity_of_logits
+from ..evaluation.quantization import QuantizedBlocks
 from ..evaluation.zero_shot import zero_shot
 from ..models import StreamedBlocks, hidden_states, logits_by_blocks
 from ..provenance import provenance
@@ -45,17 +46,19 @@ def measure_perplexity(
         scratch: folder for hidden states that memory has no room for.
     """
     device, batch_size = resolve_device(config.device), config.evaluation.batch_size
+    source = QuantizedBlocks(model, config.evaluation.quantization)
     results: dict[str, Any] = {}
     for corpus, tokens in windows.items():
         needed = model.hidden_bytes(tokens.numel())
         hidden = hidden_states(needed, hidden_budget(config), scratch)
-        logits = logits_by_blocks(model, tokens, batch_size, device, hidden)
+        logits = logits_by_blocks(source, tokens, batch_size, device, hidden)
         result = perplexity_of_logits(logits, tokens)
         results[corpus] = {
             "perplexity": result.perplexity,
             "loss": result.loss,
             "windows": result.windows,
             "seqlen": result.seqlen,
+            "window_losses": list(result.window_losses),
             **facts[corpus],
         }
     return results

@@ -52,6 +52,7 @@ def open_for_evaluation(config: Config, checkpoint: Path | None) -> "PreTrainedM
     On the CPU it computes in float32, because half precision is slow there; on a GPU in the
     precision that it is stored in.
     """
+    from ..evaluation.quantization import quantize_model
     from ..models import load_model
     from .device import resolve_device
 
@@ -63,6 +64,7 @@ def open_for_evaluation(config: Config, checkpoint: Path | None) -> "PreTrainedM
     else:
         verify_manifest(checkpoint, maker="rule prune")
         opened = load_model(checkpoint, None, dtype, model.trust_remote_code)
+    quantize_model(opened, config.evaluation.quantization)
     opened.to(device)  # type: ignore[arg-type]  # the library's decorator hides the argument
     return opened
 

@@ -53,7 +53,12 @@ def split_of(path: str) -> str:
     return "train"
 
 
-def _source_files() -> list[tuple[str, Path]]:
+def source_files() -> list[tuple[str, Path]]:
+    """The Python files of `PACKAGES` without their tests, as (path in site-packages, file).
+
+    Raises:
+        ModuleNotFoundError: if one of `PACKAGES` is not installed.
+    """
     files = []
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
@@ -89,7 +94,7 @@ def extract(last_split: str = "train") -> Iterator[Document]:
     Raises:
         ModuleNotFoundError: if one of `PACKAGES` is not installed.
     """
-    files = _source_files()
+    files = source_files()
     seen: set[str] = set()
     for split in SPLITS[: SPLITS.index(last_split) + 1]:
         for path, file in files:
