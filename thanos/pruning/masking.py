@@ -130,7 +130,7 @@ def prune_structured(W: Tensor, pattern: Structured, layer: Layer) -> Pruned:
 
 
 def _walk(W: Tensor, layer: Layer, choose: Chooser) -> Pruned:
-    masks, direct = [], 0
+    removed, direct = torch.empty(W.shape, dtype=torch.bool, device=W.device), 0
     for i1, i2 in layer.blocks():
         mask = choose(W, i1, i2)
         if layer.method.update == "none":
@@ -141,9 +141,8 @@ def _walk(W: Tensor, layer: Layer, choose: Chooser) -> Pruned:
                 sequential_update(W, layer.factor, i1, i2, mask)
             else:
                 direct += joint_update(W, layer.factor, i1, i2, mask, layer.memory_budget)
-        masks.append(mask)
-    damping = layer.factor.damping if layer.factor else None
-    return Pruned(torch.cat(masks, dim=1), damping, direct)
+        removed[:, i1:i2] = mask
+    return Pruned(removed, layer.factor.damping if layer.factor else None, direct)
 
 
 def _unstructured_chooser(W: Tensor, p: float, layer: Layer) -> Chooser:
@@ -166,12 +165,12 @@ def _unstructured_chooser(W: Tensor, p: float, layer: Layer) -> Chooser:
 
         return choose_in_block
 
-    r = floor_count(p * c * b)
+    r, choice = floor_count(p * c * b), None
 
     def choose_in_residual(W: Tensor, i1: int, i2: int) -> Tensor:
         # The r smallest of all columns from i1 on; beyond this block the choice is thrown away.
-        nonlocal r
-        choice = choose_smallest(W[:, i1:], layer.scale[i1:], r)
+        nonlocal r, choice
+        choice = choose_smallest(W[:, i1:], layer.scale[i1:], r, expected=choice)
         mask = choice.mask(W[:, i1:i2], layer.scale[i1:i2])
         r -= int(mask.sum())
         return mask
