@@ -20,6 +20,7 @@ _BUNCH = 16
 # An expected threshold is trusted to three times its last relative move, within these limits: a
 # narrower bracket is missed too often, a wider one holds more scores than the sample's.
 _NARROWEST, _WIDEST = 1e-3, 2e-2
+_FIRST_DRIFT = 3e-3  # presumed of a threshold that came unexpected
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Choice:
     threshold: float
     takes_ties: bool  # every score equal to the threshold is chosen
     ties: Tensor | None = None  # (t, 2) rows and columns of the ties chosen when not all are
-    drift: float = float("inf")  # relative distance of the threshold from the one expected
+    drift: float = _FIRST_DRIFT  # relative distance of the threshold from the one expected
 
     def mask(self, W: Tensor, scale: Tensor) -> Tensor:
         """Whether each entry of `W` is chosen; W may be the first columns of what was scored.
@@ -62,8 +63,8 @@ def choose_smallest(W: Tensor, scale: Tensor, k: int, expected: Choice | None = 
     if k == W.numel():
         return Choice(float("inf"), takes_ties=True)
     threshold, below, tied = _kth_smallest(W, scale, k, expected)
-    drift = float("inf")
-    if expected is not None and expected.threshold > 0:
+    drift = _FIRST_DRIFT
+    if expected is not None and 0 < expected.threshold < float("inf"):
         drift = abs(threshold / expected.threshold - 1)
     if below + tied == k:
         return Choice(threshold, takes_ties=True, drift=drift)
@@ -156,7 +157,7 @@ def _brackets(
     W: Tensor, scale: Tensor, k: int, expected: Choice | None
 ) -> Iterator[tuple[float, float]]:
     """Ever wider guesses (low, high) of where the k-th smallest score lies; the last holds all."""
-    if expected is not None and 3 * expected.drift < _WIDEST:
+    if expected is not None and 3 * expected.drift < _WIDEST and expected.threshold > 0:
         margin = max(_NARROWEST, 3 * expected.drift)
         yield expected.threshold * (1 - margin), expected.threshold * (1 + margin)
     sample, share = _sample(W, scale), k / W.numel()
