@@ -30,7 +30,7 @@ QUANTIZATIONS = ("none", "int8", "int4")
 GROUPS = ("model", "calibration", "method", "evaluation", "tracking")
 
 # A run is identified by everything but where it is computed, written and logged.
-_NOT_IDENTITY = ("device", "hidden_memory", "output_dir", "tracking")
+_NOT_IDENTITY = ("device", "hidden_memory", "memory_budget", "output_dir", "tracking")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of models and methods; also part of paths
 
 
@@ -112,6 +112,7 @@ class Config:
     precision: str = "float32"
     layer_errors: bool = True
     device: str = "auto"
+    memory_budget: int | None = None  # bytes of temporaries per layer; default: from what is free
     hidden_memory: float = 8.0  # GiB of hidden states in memory; more lie in mapped files
     output_dir: str | None = None
 
@@ -298,6 +299,7 @@ def _checked(config: Config) -> Config:
         "evaluation.max_windows": config.evaluation.max_windows,
         "evaluation.limit": config.evaluation.limit,
         "method.block_size": config.method.block_size,
+        "memory_budget": config.memory_budget,
     }
     for key, value in positive.items():
         if value is not None and value < 1:

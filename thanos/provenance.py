@@ -20,9 +20,16 @@ def provenance(config: Config, started: float) -> dict[str, Any]:
         config: of the run.
         started: `time.time()` when the work began.
     """
+    return {"config_hash": hash8(config.identity()), "seed": config.seed, **machine(started)}
+
+
+def machine(started: float) -> dict[str, Any]:
+    """What a result depends on besides its configuration: revision, lock file, hardware, versions.
+
+    Args:
+        started: `time.time()` when the work began.
+    """
     return {
-        "config_hash": hash8(config.identity()),
-        "seed": config.seed,
         "source": source_revision(),
         "lock_sha256": _lock_hash(),
         "versions": library_versions(),

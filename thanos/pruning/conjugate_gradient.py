@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Rows are checked, and converged ones put aside, every this many iterations.
-_CHECK_EVERY = 8
+# Iterations between looks at which rows have converged; on a GPU every look waits for it.
+_CHECK_EVERY = 1
+_CHECK_EVERY_ON_GPU = 8
 
 
 @dataclass(frozen=True)
@@ -46,29 +47,33 @@ def solve_masked(
     target = rr * tolerance**2
     tiny = torch.finfo(A.dtype).tiny
     flatness = len(A) * torch.finfo(A.dtype).eps
+    check_every = _CHECK_EVERY_ON_GPU if A.is_cuda else _CHECK_EVERY
 
     result = torch.zeros_like(R)
     converged = torch.zeros(len(R), dtype=torch.bool, device=R.device)
     active = torch.arange(len(R), device=R.device)
     iteration = 0
     while True:
-        if iteration % _CHECK_EVERY == 0 or iteration == max_iterations:
-            done = rr <= target
-            converged[active] = done
-            if iteration == max_iterations or bool(done.all()):
+        done = rr <= target
+        if iteration % check_every == 0 or iteration == max_iterations:
+            finished = int(done.sum())
+            if iteration == max_iterations or finished == len(done):
+                converged[active] = done
                 result[active] = Y
                 break
-            if int(done.sum()) * 4 >= len(done):
+            if finished * 4 >= len(done):
+                converged[active] = done
                 result[active[done]] = Y[done]
                 keep = ~done
-                active, target, rr = active[keep], target[keep], rr[keep]
+                active, target, rr, done = active[keep], target[keep], rr[keep], done[keep]
                 Y, R, P, support = Y[keep], R[keep], P[keep], support[keep]
         AP = (P @ A).mul_(support)
         curvature = _row_dots(P, AP)
-        # Along a direction without curvature (a singular A, nothing but rounding left) no step is
-        # meaningful: dividing by almost zero would throw the row far away.
-        flat = curvature <= flatness * _row_dots(P, P)
-        step = torch.where(flat, 0, rr / curvature.clamp_min(tiny))
+        # A row that is done stays as it is, so that it does not depend on which rows it is solved
+        # with. Along a direction without curvature (a singular A, nothing but rounding left) no
+        # step is meaningful: dividing by almost zero would throw the row far away.
+        still = done | (curvature <= flatness * _row_dots(P, P))
+        step = torch.where(still, 0, rr / curvature.clamp_min(tiny))
         Y.addcmul_(P, step[:, None])
         R.addcmul_(AP, step[:, None], value=-1)
         rr_next = _row_dots(R, R)

@@ -1,5 +1,6 @@
 """One factorisation of the Gram matrix serves a whole layer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,10 @@ from torch import Tensor
 from .errors import PruningError
 
 ESCALATIONS = 3  # times λ is multiplied by 10 before giving up
+
+# Columns factorised at a time, and columns of U multiplied at a time to skip its zeros.
+_PANEL = 128
+_STRIP = 256
 
 
 @dataclass(frozen=True)
@@ -22,43 +27,90 @@ class InverseFactor:
         return self.U[i1:i2, i1:i2].T @ self.U[i1:i2, i1:]
 
 
-def cholesky_damped(
-    G: Tensor, damping: float, mean_diagonal: Tensor | None = None
-) -> tuple[Tensor, float]:
-    """Lower Cholesky factor of G + λ·mean(diag G)·I and the λ that it took.
+def factorize(G: Tensor, damping: float, dtype: torch.dtype) -> InverseFactor:
+    """Factorise G + λ·mean(diag G)·I for all trailing blocks at once; ⅔·b³ multiplications.
 
-    λ starts at `damping` and is multiplied by 10 at most `ESCALATIONS` times. `mean_diagonal`
-    stands in for mean(diag G) where G is a part of a larger matrix.
+    G = V Vᵀ with V upper triangular, U = V⁻¹. Nothing as large as G is needed besides U.
+
+    Args:
+        G: (b, b) Gram matrix, not modified; zeros on the diagonal (dead inputs) count as ones.
+        damping: λ to begin with; multiplied by 10 at most `ESCALATIONS` times.
+        dtype: of the factor.
 
     Raises:
         PruningError: if no λ tried makes G positive definite.
     """
-    if damping < 0:
-        raise PruningError(f"damping {damping:g} is negative; it must be at least 0")
-    mean = G.diagonal().mean() if mean_diagonal is None else mean_diagonal
-    tried = [damping * 10**k for k in range(ESCALATIONS + 1)] if damping else [0.0]
-    for attempt in tried:
+    diagonal = G.diagonal().to(dtype)
+    diagonal = torch.where(diagonal == 0, 1, diagonal)
+
+    def attempt(tried: float) -> Tensor | None:
+        U = G.to(dtype, copy=True)
+        U.diagonal().copy_(diagonal + tried * diagonal.mean())
+        return U if _invert_upper_factor(U) else None
+
+    return InverseFactor(*_escalate(attempt, damping))
+
+
+def cholesky_damped(G: Tensor, damping: float, mean_diagonal: Tensor) -> tuple[Tensor, float]:
+    """Lower Cholesky factor of G + λ·`mean_diagonal`·I and the λ that it took.
+
+    Args:
+        G: (k, k), a principal part of a Gram matrix; not modified.
+        damping: λ to begin with, as in `factorize`.
+        mean_diagonal: mean(diag G) of the whole matrix.
+
+    Raises:
+        PruningError: if no λ tried makes G positive definite.
+    """
+
+    def attempt(tried: float) -> Tensor | None:
         damped = G.clone()
-        damped.diagonal().add_(attempt * mean)
+        damped.diagonal().add_(tried * mean_diagonal)
         L, info = torch.linalg.cholesky_ex(damped)
-        if int(info) == 0 and bool(L.diagonal().isfinite().all()):
-            return L, attempt
-    values = ", ".join(f"{attempt:g}" for attempt in tried)
+        return L if int(info) == 0 and bool(L.diagonal().isfinite().all()) else None
+
+    return _escalate(attempt, damping)
+
+
+def _escalate(attempt: Callable[[float], Tensor | None], damping: float) -> tuple[Tensor, float]:
+    if not damping >= 0:
+        raise PruningError(f"damping {damping:g} must be at least 0")
+    tried = [damping * 10**k for k in range(ESCALATIONS + 1)] if damping else [0.0]
+    for value in tried:
+        factor = attempt(value)
+        if factor is not None:
+            return factor, value
+    values = ", ".join(f"{value:g}" for value in tried)
     raise PruningError(
         f"the Gram matrix is not positive definite with damping {values}; "
         "use more calibration windows, a larger damping or float64"
     )
 
 
-def factorize(G: Tensor, damping: float) -> InverseFactor:
-    """Factorise G + λ·mean(diag G)·I for all trailing blocks at once; O(b³).
+def _invert_upper_factor(H: Tensor) -> bool:
+    """Turn H (b, b) into U in place, from the last panel to the first; False if it has no factor.
 
-    With G = V Vᵀ, V upper triangular (flip, Cholesky, flip), U = V⁻¹.
-
-    Raises:
-        PruningError: if no λ tried makes G positive definite.
+    When the turn of columns i:j comes, those right of them hold V in the rows above j and U below.
+    Library routines factorise and invert the panels' diagonal blocks; all else are large matrix
+    products, several times faster here than one Cholesky and one triangular solve for the inverse.
     """
-    L, used = cholesky_damped(G.flip(0, 1), damping)
-    identity = torch.eye(len(L), dtype=L.dtype, device=L.device)
-    inverse = torch.linalg.solve_triangular(L, identity, upper=False, left=True)
-    return InverseFactor(inverse.flip(0, 1), used)
+    b = len(H)
+    failures = []
+    for i in reversed(range(0, b, _PANEL)):
+        j = min(b, i + _PANEL)
+        # Columns i:j of V, above the diagonal block times V_ijᵀ, from G = V Vᵀ.
+        H[:j, i:j].addmm_(H[:j, j:], H[i:j, j:].T, alpha=-1)
+        flipped, info = torch.linalg.cholesky_ex(H[i:j, i:j].flip(0, 1))
+        failures.append(info)
+        identity = torch.eye(j - i, dtype=H.dtype, device=H.device)
+        block = torch.linalg.solve_triangular(flipped, identity, upper=False).flip(0, 1)  # U_ii
+        H[:i, i:j] = H[:i, i:j] @ block.T
+        # Row i:j of U = V⁻¹ from U_ii V_i: U = (0 … I … 0).
+        row = block @ H[i:j, j:]
+        for k in range(j, b, _STRIP):
+            end = min(b, k + _STRIP)
+            H[i:j, k:end] = row[:, : end - j] @ H[j:end, k:end]
+        H[i:j, j:].neg_()
+        H[i:j, i:j] = block
+        H[j:, i:j] = 0
+    return not bool(torch.stack(failures).any()) and bool(H.diagonal().isfinite().all())

@@ -12,7 +12,13 @@ from .errors import PruningError
 from .factorization import InverseFactor
 from .memory import row_segments
 from .patterns import SemiStructured, Structured, Unstructured, ceil_count, floor_count
-from .selection import choose_smallest, smallest_columns, smallest_per_group, smallest_per_row
+from .selection import (
+    Choice,
+    choose_smallest,
+    smallest_columns,
+    smallest_per_group,
+    smallest_per_row,
+)
 from .updates import joint_column_update, joint_update, sequential_update
 
 
@@ -85,11 +91,10 @@ def prune_semi_structured(W: Tensor, pattern: SemiStructured, layer: Layer) -> P
         return smallest_per_group(Wt.T.abs() * layer.scale[j1:j2], removed, m).T
 
     assert layer.factor is not None
-    masks = [
-        sequential_update(W, layer.factor, i1, i2, None, choose_group, group=m)
-        for i1, i2 in layer.blocks()
-    ]
-    return Pruned(torch.cat(masks, dim=1), layer.factor.damping)
+    mask = torch.empty(W.shape, dtype=torch.bool, device=W.device)
+    for i1, i2 in layer.blocks():
+        mask[:, i1:i2] = sequential_update(W, layer.factor, i1, i2, None, choose_group, group=m)
+    return Pruned(mask, layer.factor.damping)
 
 
 def prune_structured(W: Tensor, pattern: Structured, layer: Layer) -> Pruned:
@@ -130,7 +135,7 @@ def prune_structured(W: Tensor, pattern: Structured, layer: Layer) -> Pruned:
 
 
 def _walk(W: Tensor, layer: Layer, choose: Chooser) -> Pruned:
-    masks, direct = [], 0
+    removed, direct = torch.empty(W.shape, dtype=torch.bool, device=W.device), 0
     for i1, i2 in layer.blocks():
         mask = choose(W, i1, i2)
         if layer.method.update == "none":
@@ -141,9 +146,8 @@ def _walk(W: Tensor, layer: Layer, choose: Chooser) -> Pruned:
                 sequential_update(W, layer.factor, i1, i2, mask)
             else:
                 direct += joint_update(W, layer.factor, i1, i2, mask, layer.memory_budget)
-        masks.append(mask)
-    damping = layer.factor.damping if layer.factor else None
-    return Pruned(torch.cat(masks, dim=1), damping, direct)
+        removed[:, i1:i2] = mask
+    return Pruned(removed, layer.factor.damping if layer.factor else None, direct)
 
 
 def _unstructured_chooser(W: Tensor, p: float, layer: Layer) -> Chooser:
@@ -156,27 +160,25 @@ def _unstructured_chooser(W: Tensor, p: float, layer: Layer) -> Chooser:
     if scope == "row":
         return _fixed(_row_mask(W, floor_count(p * c * b / len(W)), layer))
     if scope == "layer":
-        choice = choose_smallest(W, layer.scale, floor_count(p * c * b))
-        return _fixed(choice.mask(W, layer.scale))
-    if scope == "block":
-
-        def choose_in_block(W: Tensor, i1: int, i2: int) -> Tensor:
-            block, scale = W[:, i1:i2], layer.scale[i1:i2]
-            return choose_smallest(block, scale, floor_count(p * c * (i2 - i1))).mask(block, scale)
-
-        return choose_in_block
-
+        return _fixed(choose_smallest(W, layer.scale, floor_count(p * c * b)).mask(W, layer.scale))
+    choice: Choice | None = None
     r = floor_count(p * c * b)
+
+    def choose_in_block(W: Tensor, i1: int, i2: int) -> Tensor:
+        nonlocal choice
+        block, scale = W[:, i1:i2], layer.scale[i1:i2]
+        choice = choose_smallest(block, scale, floor_count(p * c * (i2 - i1)), expected=choice)
+        return choice.mask(block, scale)
 
     def choose_in_residual(W: Tensor, i1: int, i2: int) -> Tensor:
         # The r smallest of all columns from i1 on; beyond this block the choice is thrown away.
-        nonlocal r
-        choice = choose_smallest(W[:, i1:], layer.scale[i1:], r)
+        nonlocal choice, r
+        choice = choose_smallest(W[:, i1:], layer.scale[i1:], r, expected=choice)
         mask = choice.mask(W[:, i1:i2], layer.scale[i1:i2])
         r -= int(mask.sum())
         return mask
 
-    return choose_in_residual
+    return choose_in_block if scope == "block" else choose_in_residual
 
 
 def _fixed(mask: Tensor) -> Chooser:

@@ -13,7 +13,7 @@ from .masking import Layer, Pruned, prune_semi_structured, prune_structured, pru
 from .memory import default_memory_budget
 from .patterns import Pattern, SemiStructured, Structured, ceil_count, parse_pattern
 from .precision import exact_matmul
-from .quadratic_form import row_energies
+from .quadratic_form import row_energies, separable_energies
 from .refinement import refine
 from .statistics import InputStatistics
 
@@ -69,6 +69,7 @@ def prune_weight(
     outlier_score: str = "exact",
     dtype: torch.dtype = torch.float32,
     memory_budget: int | None = None,
+    measure_error: bool = True,
 ) -> PruningResult:
     """Prune a linear layer's weight.
 
@@ -88,7 +89,10 @@ def prune_weight(
         outlier_score: `exact` h_i = W_i G W_iᵀ, or `separable` Σ_j W_ij² G_jj; methods that use no
             Gram matrix rank by the separable score.
         dtype: float32 or float64, in which everything is computed.
-        memory_budget: bytes for temporaries beyond W, G and U; default from the free memory.
+        memory_budget: bytes for temporaries beyond the weight, its pruned copy, the mask, G and U;
+            default from the free memory.
+        measure_error: compute the relative error, if there is a Gram matrix: two products of the
+            size of W G.
 
     Raises:
         PruningError: for an impossible request, non-finite input, or a Gram matrix that no damping
@@ -105,41 +109,39 @@ def prune_weight(
     needed = required_statistics(composition, outlier_fraction, refine_steps)
     _check_input(weight, statistics, needed, method)
     budget = memory_budget or default_memory_budget(weight.device)
-    W0 = weight.detach().to(dtype)
+    dense = weight.detach()
     with exact_matmul():
         exact = composition.needs_factor and outlier_score == "exact"
-        rows = _kept_rows(W0, statistics, outlier_fraction, exact, budget)
-        target = W0[rows]
-        W = target.clone()
+        rows = _pruned_rows(dense, statistics, outlier_fraction, exact, dtype, budget)
+        target = dense if rows is None else dense[rows]
+        W = target.to(dtype, copy=True)
         if composition.update != "none":
             assert statistics is not None
             W[:, statistics.dead] = 0
-        layer = _layer(W0, composition, parsed, statistics, block_size, damping, budget)
+        layer = _layer(W, len(dense), composition, parsed, statistics, block_size, damping, budget)
         pruned = _prune_rows(W, parsed, layer)
         if refine_steps:
             assert statistics is not None
             zeros = pruned.mask
             if composition.update != "none":
                 zeros = zeros | statistics.dead
-            W = refine(target, W, zeros, statistics.regular_gram(dtype), refine_steps, budget)
-        result, mask = W0.clone(), torch.zeros(W0.shape, dtype=torch.bool, device=W0.device)
-        result[rows], mask[rows] = W, pruned.mask
-        result = result.to(weight.dtype)
-        if not bool(result.isfinite().all()):
+            refine(target, W, zeros, statistics.regular_gram(dtype), refine_steps, budget)
+        result = _beside_outliers(W.to(weight.dtype), rows, dense)
+        if not _is_finite(result):
             raise PruningError(
                 f"the pruned weight is not finite in {weight.dtype}; use a larger damping"
             )
         error = None
-        if statistics is not None and statistics.has_gram:
-            error = _relative_error(W0, result.to(dtype), statistics.gram.to(dtype), budget)
+        if measure_error and statistics is not None and statistics.has_gram:
+            error = _relative_error(dense, result, statistics.gram.to(dtype), budget)
     return PruningResult(
         weight=result,
-        mask=mask,
-        sparsity=int((result == 0).sum()) / result.numel(),
+        mask=_beside_outliers(pruned.mask, rows, torch.zeros_like(dense, dtype=torch.bool)),
+        sparsity=(result.numel() - int(result.count_nonzero())) / result.numel(),
         relative_error=error,
         damping=pruned.damping,
         details={
-            "outlier_rows": len(W0) - len(W),
+            "outlier_rows": len(dense) - len(W),
             "rows_solved_directly": pruned.rows_solved_directly,
         },
     )
@@ -150,7 +152,7 @@ def _check_input(
 ) -> None:
     if weight.dim() != 2:
         raise PruningError(f"the weight has shape {tuple(weight.shape)}; expected (rows, columns)")
-    if not bool(weight.isfinite().all()):
+    if not _is_finite(weight):
         raise PruningError("the weight has non-finite entries")
     if statistics is None:
         if needed != "none":
@@ -166,30 +168,48 @@ def _check_input(
         raise PruningError("the calibration inputs have non-finite entries")
 
 
-def _kept_rows(
-    W: Tensor, statistics: InputStatistics | None, alpha: float, exact: bool, budget: int
-) -> Tensor:
-    """Indices of the rows that are pruned: all but the ⌈αc⌉ with the largest h_i, ties by index."""
+def _is_finite(W: Tensor) -> bool:
+    """Whether all entries are finite, without a temporary of the size of W."""
+    return all(bool(end.isfinite()) for end in W.aminmax())
+
+
+def _pruned_rows(
+    W: Tensor,
+    statistics: InputStatistics | None,
+    alpha: float,
+    exact: bool,
+    dtype: torch.dtype,
+    budget: int,
+) -> Tensor | None:
+    """Indices of all rows but the ⌈αc⌉ with the largest h_i, ties by index; None for all."""
     c = len(W)
     if not 0 <= alpha < 1:
         raise PruningError(f"outlier_fraction {alpha:g} must be in [0, 1)")
     outliers = ceil_count(alpha * c)
     if outliers == 0:
-        return torch.arange(c, device=W.device)
+        return None
     if outliers >= c:
         raise PruningError(
             f"outlier_fraction {alpha:g} keeps all {c} rows dense; lower it for a layer this small"
         )
     assert statistics is not None
     if exact:
-        h = row_energies(W, statistics.gram.to(W.dtype), budget)
+        h = row_energies(W, statistics.gram.to(dtype), budget)
     else:
-        h = W.square() @ statistics.squared_norms.to(W.dtype)
+        h = separable_energies(W, statistics.squared_norms.to(dtype), budget)
     return h.argsort(descending=True, stable=True)[outliers:].sort().values
+
+
+def _beside_outliers(values: Tensor, rows: Tensor | None, outliers: Tensor) -> Tensor:
+    """The whole layer: `values` in the pruned rows, in the others those of `outliers`."""
+    if rows is None:
+        return values.contiguous()
+    return outliers.index_copy(0, rows, values)
 
 
 def _layer(
     W: Tensor,
+    c: int,
     method: Method,
     pattern: Pattern,
     statistics: InputStatistics | None,
@@ -198,7 +218,7 @@ def _layer(
     budget: int,
 ) -> Layer:
     """Gather what the walk over the blocks needs: column scales, factor or Gram matrix, B."""
-    c, b = W.shape
+    b = W.shape[1]
     if block_size is None:
         semi_structured = isinstance(pattern, SemiStructured)
         block_size = DEFAULT_BLOCK_SIZE_SEMI_STRUCTURED if semi_structured else DEFAULT_BLOCK_SIZE
@@ -254,7 +274,7 @@ def _prune_rows(W: Tensor, pattern: Pattern, layer: Layer) -> Pruned:
 
 def _relative_error(W: Tensor, pruned: Tensor, G: Tensor, budget: int) -> float:
     """‖(W − Ŵ) X‖² / ‖W X‖²; zero for a layer without any output."""
-    lost = float(row_energies(W - pruned, G, budget).double().sum())
+    lost = float(row_energies(W, G, budget, minus=pruned).double().sum())
     total = float(row_energies(W, G, budget).double().sum())
     # With a singular G the form can round to slightly below zero.
     return max(0.0, lost / total) if total else 0.0

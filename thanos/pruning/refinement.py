@@ -14,25 +14,23 @@ from .quadratic_form import row_energies
 
 def refine(
     W: Tensor, pruned: Tensor, zeros: Tensor, G: Tensor, steps: int, memory_budget: int
-) -> Tensor:
-    """Return the refined weights, (c, b); no row's loss is higher than before.
+) -> None:
+    """Refine `pruned` in place; no row's loss is higher than before.
 
     Args:
-        W: (c, b) dense weights, the target.
-        pruned: (c, b) pruned weights to start from.
+        W: (c, b) dense weights, the target, of any floating-point dtype.
+        pruned: (c, b) pruned weights, changed in place.
         zeros: (c, b) bool, the entries that stay zero.
         G: (b, b) undamped Gram matrix, positive on the diagonal.
         steps: conjugate gradient steps.
         memory_budget: bytes that the temporaries may take.
     """
-    refined = pruned.clone()
-    for rows in row_segments(len(W), 10 * W.shape[1] * W.element_size(), memory_budget):
-        error = W[rows] - pruned[rows]
+    for rows in row_segments(len(W), 10 * W.shape[1] * G.element_size(), memory_budget):
+        error = W[rows].to(G.dtype) - pruned[rows]
         step = solve_masked(
-            G, error @ G, ~zeros[rows], tolerance=torch.finfo(W.dtype).eps, max_iterations=steps
+            G, error @ G, ~zeros[rows], tolerance=torch.finfo(G.dtype).eps, max_iterations=steps
         ).x
         # Rounding can undo the decrease for a row that has nothing left to gain.
         before = row_energies(error, G, memory_budget)
-        after = row_energies(error - step, G, memory_budget)
-        refined[rows] += torch.where((after < before)[:, None], step, 0)
-    return refined
+        after = row_energies(error, G, memory_budget, minus=step)
+        pruned[rows] += torch.where((after < before)[:, None], step, 0)

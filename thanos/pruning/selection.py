@@ -15,6 +15,12 @@ _SAMPLE = 1 << 14
 # Scores per slice: small enough for a processor's cache, and for exact counts in float32.
 _SLICE = 1 << 18
 _SLICE_ON_GPU = 1 << 23
+# Scores that are looked through together for those in the bracket.
+_BUNCH = 16
+# An expected threshold is trusted to three times its last relative move, within these limits: a
+# narrower bracket is missed too often, a wider one holds more scores than the sample's.
+_NARROWEST, _WIDEST = 1e-3, 2e-2
+_FIRST_DRIFT = 3e-3  # presumed of a threshold that came unexpected
 
 
 @dataclass(frozen=True)
@@ -23,47 +29,54 @@ class Choice:
 
     threshold: float
     takes_ties: bool  # every score equal to the threshold is chosen
-    ties: Tensor | None  # (t, 2) rows and columns of the ties chosen when not all are
+    ties: Tensor | None = None  # (t, 2) rows and columns of the ties chosen when not all are
+    drift: float = _FIRST_DRIFT  # relative distance of the threshold from the one expected
 
-    def mask(self, W: Tensor, scale: Tensor, first_column: int = 0) -> Tensor:
-        """Whether each entry of `W` is chosen; W may be a range of columns of the scored matrix.
+    def mask(self, W: Tensor, scale: Tensor) -> Tensor:
+        """Whether each entry of `W` is chosen; W may be the first columns of what was scored.
 
         Args:
-            W: (c, w), columns first_column … first_column + w of what was scored.
+            W: (c, w).
             scale: (w,), their column scales.
-            first_column: where the range starts.
         """
-        scores = _scores(W, scale)
-        if self.takes_ties:
-            return scores <= self.threshold
-        chosen = scores < self.threshold
+        mask = torch.empty(W.shape, dtype=torch.bool, device=W.device)
+        for row, scores in _slices(W, scale):
+            compare = torch.le if self.takes_ties else torch.lt
+            compare(scores, self.threshold, out=mask[row : row + len(scores)])
         if self.ties is not None:
-            columns = self.ties[:, 1] - first_column
-            inside = (columns >= 0) & (columns < W.shape[1])
-            chosen[self.ties[inside, 0], columns[inside]] = True
-        return chosen
+            inside = self.ties[self.ties[:, 1] < W.shape[1]]
+            mask[inside[:, 0], inside[:, 1]] = True
+        return mask
 
 
-def choose_smallest(W: Tensor, scale: Tensor, k: int) -> Choice:
+def choose_smallest(W: Tensor, scale: Tensor, k: int, expected: Choice | None = None) -> Choice:
     """Choose the k smallest of |W_ij|·scale_j; ties to the lowest row, then the lowest column.
 
     Args:
         W: (c, w) weights.
         scale: (w,) non-negative column scales.
         k: number of entries, 0 ≤ k ≤ c·w.
+        expected: the choice from similar scores; a close guess saves time, a bad one costs some.
     """
     if k == 0:
-        return Choice(-1.0, takes_ties=True, ties=None)
+        return Choice(-1.0, takes_ties=True)
     if k == W.numel():
-        return Choice(float("inf"), takes_ties=True, ties=None)
-    threshold, below, tied = _kth_smallest(W, scale, k)
+        return Choice(float("inf"), takes_ties=True)
+    threshold, below, tied = _kth_smallest(W, scale, k, expected)
+    drift = _FIRST_DRIFT
+    if expected is not None and 0 < expected.threshold < float("inf"):
+        drift = abs(threshold / expected.threshold - 1)
     if below + tied == k:
-        return Choice(threshold, takes_ties=True, ties=None)
-    ties = [
-        (scores == threshold).nonzero() + torch.tensor([row, 0], device=W.device)
-        for row, scores in _slices(W, scale)
-    ]
-    return Choice(threshold, takes_ties=False, ties=torch.cat(ties)[: k - below])
+        return Choice(threshold, takes_ties=True, drift=drift)
+    ties, missing = [], k - below
+    for row, scores in _slices(W, scale):
+        found = (scores == threshold).nonzero()[:missing]
+        found[:, 0] += row
+        ties.append(found)
+        missing -= len(found)
+        if missing == 0:
+            break
+    return Choice(threshold, takes_ties=False, ties=torch.cat(ties), drift=drift)
 
 
 def smallest_per_row(scores: Tensor, k: int) -> Tensor:
@@ -107,10 +120,6 @@ def smallest_columns(losses: Tensor, k: int) -> Tensor:
     return chosen
 
 
-def _scores(W: Tensor, scale: Tensor) -> Tensor:
-    return torch.mul(W, scale).abs_()
-
-
 def _slices(W: Tensor, scale: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Yield (first row, scores) in slices of rows; every slice is written over the one before."""
     rows = max(1, (_SLICE_ON_GPU if W.is_cuda else _SLICE) // W.shape[1])
@@ -120,38 +129,55 @@ def _slices(W: Tensor, scale: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield row, torch.mul(part, scale, out=buffer[: len(part)]).abs_()
 
 
+def _kth_smallest(
+    W: Tensor, scale: Tensor, k: int, expected: Choice | None
+) -> tuple[float, int, int]:
+    """The k-th smallest score, the number of scores below it and the number equal to it.
+
+    A bracket around the threshold is guessed, from the one expected or from a sample. One pass
+    counts what lies below the bracket and keeps the few scores in it, among which the rank is
+    exact. A count that proves the bracket wrong widens it.
+    """
+    if W.numel() <= 4 * _SAMPLE:
+        return _kth_of(torch.mul(W, scale).abs_().flatten(), k)
+    for low, high in _brackets(W, scale, k, expected):
+        up_to_low, inside = _between(W, scale, low, high)
+        if up_to_low < k <= up_to_low + len(inside):
+            threshold, below, tied = _kth_of(inside, k - up_to_low)
+            return threshold, up_to_low + below, tied
+        # Many equal scores: the threshold can be an end of the bracket itself.
+        end = low if k <= up_to_low else high
+        below, tied = _count(W, scale, end)
+        if below < k <= below + tied:
+            return end, below, tied
+    raise AssertionError("the last bracket holds every score")
+
+
+def _brackets(
+    W: Tensor, scale: Tensor, k: int, expected: Choice | None
+) -> Iterator[tuple[float, float]]:
+    """Ever wider guesses (low, high) of where the k-th smallest score lies; the last holds all."""
+    if expected is not None and 3 * expected.drift < _WIDEST and expected.threshold > 0:
+        margin = max(_NARROWEST, 3 * expected.drift)
+        yield expected.threshold * (1 - margin), expected.threshold * (1 + margin)
+    sample, share = _sample(W, scale), k / W.numel()
+    margin = 4 * (_SAMPLE * share * (1 - share)) ** 0.5 + 2  # standard deviations of the rank
+    low, high = 0.0, 0.0
+    while low >= 0 or high < float("inf"):
+        low_rank, high_rank = int(share * _SAMPLE - margin), int(share * _SAMPLE + margin)
+        low = float(sample[low_rank]) if low_rank >= 0 else -1.0
+        high = float(sample[high_rank]) if high_rank < _SAMPLE else float("inf")
+        yield low, high
+        margin *= 4
+
+
 def _sample(W: Tensor, scale: Tensor) -> Tensor:
     """`_SAMPLE` scores spread over rows and columns, sorted."""
     flat = torch.arange(_SAMPLE, device=W.device)
     # An odd stride near total/sample visits rows evenly and, wrapping, the columns as well.
     flat = flat * (W.numel() // _SAMPLE | 1) % W.numel()
     rows, columns = flat // W.shape[1], flat % W.shape[1]
-    return (W[rows, columns] * scale.expand(W.shape[1])[columns]).abs_().sort().values
-
-
-def _kth_smallest(W: Tensor, scale: Tensor, k: int) -> tuple[float, int, int]:
-    """The k-th smallest score, the number of scores below it and the number equal to it.
-
-    A sample brackets the threshold, one pass counts what lies below the bracket and keeps what lies
-    in it; the rank within the bracket is exact. A count that proves the bracket wrong widens it.
-    """
-    total = W.numel()
-    if total <= 4 * _SAMPLE:
-        return _kth_of(_scores(W, scale).flatten(), k)
-    sample = _sample(W, scale)
-    share = k / total
-    margin = 4 * (_SAMPLE * share * (1 - share)) ** 0.5 + 2  # standard deviations of the rank
-    while True:
-        low_rank, high_rank = int(share * _SAMPLE - margin), int(share * _SAMPLE + margin)
-        low = float(sample[low_rank]) if low_rank >= 0 else -1.0
-        high = float(sample[high_rank]) if high_rank < _SAMPLE else float("inf")
-        below, candidates = _bracketed(W, scale, low, high)
-        if below < k <= below + len(candidates):
-            if len(candidates) == total:  # mostly ties: no bracket is narrower
-                return _kth_of(candidates, k)
-            found, lower, tied = _kth_smallest(candidates[None], scale.new_ones(1), k - below)
-            return found, below + lower, tied
-        margin *= 4
+    return (W[rows, columns] * scale[columns]).abs_().sort().values
 
 
 def _kth_of(scores: Tensor, k: int) -> tuple[float, int, int]:
@@ -160,16 +186,35 @@ def _kth_of(scores: Tensor, k: int) -> tuple[float, int, int]:
     return float(threshold), int(below), int(tied)
 
 
-def _bracketed(W: Tensor, scale: Tensor, low: float, high: float) -> tuple[int, Tensor]:
-    """Number of scores below `low`, and the scores in [low, high]."""
-    below, kept = 0, []
+def _between(W: Tensor, scale: Tensor, low: float, high: float) -> tuple[int, Tensor]:
+    """Number of scores up to `low`, and the scores in (low, high)."""
+    up_to_low, found = 0, []
     flags = W.new_empty((2, 0))
     for _, scores in _slices(W, scale):
-        if len(flags[0]) != len(scores):
-            flags = torch.empty((2, *scores.shape), dtype=W.dtype, device=W.device)
+        if flags.shape[1:] != scores.shape:
+            flags = W.new_empty((2, *scores.shape))
         # Comparisons written as floats are several times faster than as booleans.
-        under = torch.lt(scores, low, out=flags[0])
-        inside = torch.le(scores, high, out=flags[1])
-        below += int(under.sum())
-        kept.append(scores.flatten()[inside.sub_(under).flatten().nonzero().squeeze(1)])
-    return below, torch.cat(kept)
+        under = torch.le(scores, low, out=flags[0])
+        inside = torch.lt(scores, high, out=flags[1])
+        up_to_low += int(under.sum())
+        found.append(_pick(scores.flatten(), inside.sub_(under).flatten()))
+    return up_to_low, torch.cat(found)
+
+
+def _pick(scores: Tensor, flags: Tensor) -> Tensor:
+    """The few scores whose flag is 1: bunches without any are passed over together."""
+    whole = len(scores) // _BUNCH * _BUNCH
+    bunches = flags[:whole].view(_BUNCH, -1)
+    columns = bunches.sum(0).nonzero().squeeze(1)
+    kept = bunches.index_select(1, columns).bool()
+    picked = scores[:whole].view(_BUNCH, -1).index_select(1, columns)[kept]
+    return torch.cat([picked, scores[whole:][flags[whole:].bool()]])
+
+
+def _count(W: Tensor, scale: Tensor, value: float) -> tuple[int, int]:
+    """Number of scores below `value`, and equal to it."""
+    below = tied = 0
+    for _, scores in _slices(W, scale):
+        below += int((scores < value).sum())
+        tied += int((scores == value).sum())
+    return below, tied

@@ -80,7 +80,7 @@ class InputStatistics:
             PruningError: if no damping tried makes G positive definite.
         """
         if self._factor is None or self._factor[0] != damping or self._factor[1].U.dtype != dtype:
-            self._factor = (damping, factorize(self.regular_gram(dtype), damping))
+            self._factor = (damping, factorize(self.gram, damping, dtype))
         return self._factor[1]
 
     @torch.no_grad()

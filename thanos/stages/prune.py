@@ -74,6 +74,8 @@ def layer_pruner(
             update=method.update,
             outlier_score=method.outlier_score,
             dtype=getattr(torch, config.precision),
+            memory_budget=config.memory_budget,
+            measure_error=config.layer_errors,
         )
 
     return prune_layer
