@@ -15,6 +15,7 @@ include: "rules/reporting.smk"
 include: "rules/tracking.smk"
 include: "rules/testbed.smk"
 include: "rules/timing.smk"
+include: "rules/mirror.smk"
 
 
 # One target per suite under conf/suite: `snakemake demo`, `snakemake ablation-block-size`, …

@@ -4,6 +4,7 @@
 #   overrides="model=opt-125m method.damping=0.1"   in place of the suite's own values
 #   quick=true                                       the suite's small variant, for tests
 #   results=<folder>  threads=<per job>  keep_checkpoints=true
+#   mirror=<folder>                                  in place of the hub; see rules/mirror.smk
 import functools
 import json
 import shlex
@@ -20,12 +21,15 @@ sys.path.insert(0, workflow.basedir)  # the project itself, whatever is installe
 from thanos import config as thanos_config
 from thanos import suites
 from thanos.errors import UserError
+from thanos.stages.mirror import wanted
 from thanos.stages.planning import expected_memory_mb
 from thanos.testbed.continuations import TESTBED_TASK
 
 RESULTS = config.get("results", "results")
 QUICK = str(config.get("quick", "false")).lower() == "true"
 OVERRIDES = shlex.split(str(config.get("overrides", "")))
+MIRROR = config.get("mirror")
+MIRRORED_SUITE = config.get("suite", "paper")
 KEEP_CHECKPOINTS = str(config.get("keep_checkpoints", "false")).lower() == "true"
 THREADS = int(config.get("threads", 1))
 
@@ -60,7 +64,10 @@ wildcard_constraints:
 def load_suite(name):
     """The suite of a target or of a folder under results/suites."""
     try:
-        loaded = suites.load_suite(name.removesuffix(SUFFIX), OVERRIDES, QUICK)
+        places = [] if MIRROR is None else [f"mirror={MIRROR}"]
+        loaded = suites.load_suite(
+            name.removesuffix(SUFFIX), [*OVERRIDES, *places], QUICK
+        )
         LOADED.append(name)
         return loaded
     except UserError as error:
@@ -118,6 +125,11 @@ def evaluation_options(_, input):
 def pruning_memory(wildcards):
     """MiB that a pruning job takes by its memory plan; a guess for a model not downloaded yet."""
     return expected_memory_mb(run_of(wildcards).config) or 16000
+
+
+def wanted_from_hub(suite):
+    """What `snakemake mirror` fetches for a suite."""
+    return wanted(run.config for run in load_suite(suite).runs)
 
 
 def as_json(resolved):

@@ -29,8 +29,8 @@ CONF = PROJECT / "conf"
 QUANTIZATIONS = ("none", "int8", "int4")
 GROUPS = ("model", "calibration", "method", "evaluation", "tracking")
 
-# A run is identified by everything but where it is computed, written and logged.
-_NOT_IDENTITY = ("device", "hidden_memory", "memory_budget", "output_dir", "tracking")
+# A run is identified by everything but where it is computed, read from, written and logged.
+_NOT_IDENTITY = ("device", "hidden_memory", "memory_budget", "mirror", "output_dir", "tracking")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of models and methods; also part of paths
 
 
@@ -53,7 +53,6 @@ class CalibrationConfig:
     name: str = MISSING
     source: str = MISSING
     path: str | None = None
-    mirror: str | None = None
     windows: int = 128
     batch_size: int = 16
 
@@ -80,7 +79,6 @@ class EvaluationConfig:
     name: str = MISSING
     corpora: list[str] = field(default_factory=list)
     path: str | None = None
-    mirror: str | None = None
     max_windows: int | None = None
     batch_size: int = 8
     tasks: list[str] = field(default_factory=list)
@@ -114,6 +112,7 @@ class Config:
     device: str = "auto"
     memory_budget: int | None = None  # bytes of temporaries per layer; default: from what is free
     hidden_memory: float = 8.0  # GiB of hidden states in memory; more lie in mapped files
+    mirror: str | None = None  # folder that takes the hub's place, see thanos.stages.mirror
     output_dir: str | None = None
 
     @property
@@ -138,17 +137,19 @@ class Config:
             tracking=self.tracking,
             pattern=self.pattern,
             device=self.device,
+            mirror=self.mirror,
         )
 
     def for_evaluation(self) -> "Config":
         """The same run reduced to what determines its evaluation windows."""
-        kept = ("name", "corpora", "path", "mirror", "max_windows")
+        kept = ("name", "corpora", "path", "max_windows")
         chosen = {key: getattr(self.evaluation, key) for key in kept}
         return Config(
             model=self.model,
             calibration=CalibrationConfig(name="none", source="none"),
             method=MethodConfig(name="dense"),
             evaluation=EvaluationConfig(**chosen),
+            mirror=self.mirror,
         )
 
     def evaluation_identity(self) -> dict[str, Any]:
@@ -164,6 +165,7 @@ class Config:
             method=MethodConfig(name="dense"),
             evaluation=EvaluationConfig(name="none"),
             seed=self.seed,
+            mirror=self.mirror,
         )
 
     def calibration_identity(self) -> dict[str, Any]:

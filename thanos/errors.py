@@ -1,4 +1,6 @@
-"""The error that a person reads."""
+"""The error that a person reads, and the one that no program can mend: a full disk."""
+
+import errno
 
 
 class UserError(Exception):
@@ -6,3 +8,10 @@ class UserError(Exception):
 
     Commands print the message without a traceback and exit with a non-zero status.
     """
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether the device is full; safetensors and tokenizers say so only in an error's text."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"(os error {errno.ENOSPC})" in str(error)

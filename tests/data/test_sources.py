@@ -80,7 +80,8 @@ def test_public_sets_are_fetched_by_name_at_a_pinned_revision(tmp_path, monkeypa
     file = write(tmp_path / "shard.json.gz", shard(["a", "b"]))
     asked = []
 
-    def fetch(repository, filename, *, repo_type, revision):
+    def fetch(repository, filename, *, repo_type, revision, local_dir):
+        assert local_dir is None
         asked.append((repository, filename, repo_type, revision))
         return str(file)
 
@@ -97,9 +98,7 @@ def test_neither_network_nor_mirror(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError) as error:
         evaluation_text("wikitext2")
-    assert str(error.value).endswith(
-        "set evaluation.mirror to a folder that holds wikitext2/wiki.test.raw"
-    )
+    assert str(error.value).endswith("set mirror to a folder that holds wikitext2/wiki.test.raw")
     assert "\n" not in str(error.value)
 
 
@@ -154,7 +153,7 @@ def test_unknown_source_and_missing_path():
 
 
 def test_a_mirror_without_the_file_names_both(tmp_path):
-    with pytest.raises(UserError, match=r"calibration.mirror: .* has no ptb/ptb.train.txt or"):
+    with pytest.raises(UserError, match=r"mirror .* has no ptb/ptb.train.txt or"):
         calibration_documents("ptb", mirror=tmp_path)
 
 

@@ -1,3 +1,4 @@
+import errno
 import json
 
 import httpx2
@@ -70,9 +71,12 @@ def answer(status: int) -> httpx2.Response:
         (GatedRepoError("gated", response=answer(403)), "is gated: .* HF_TOKEN.* local folder"),
         (RepositoryNotFoundError("no", response=answer(404)), "neither a local folder nor on the"),
         (RevisionNotFoundError("no", response=answer(404)), "has no revision v9 on the hub"),
-        (LocalEntryNotFoundError("offline"), "cannot be reached; set HF_ENDPOINT to a mirror"),
-        (HfHubHTTPError("500 Server Error\nmore", response=answer(500)), "500 Server Error$"),
-        (OSError(28, "No space left on device"), "No space left on device"),
+        (LocalEntryNotFoundError("offline"), "cannot be reached; set mirror to a folder"),
+        (
+            HfHubHTTPError("500 Server Error\nmore", response=answer(500)),
+            "500 Server Error; run the same",
+        ),
+        (httpx2.ReadTimeout("slow"), "cannot be downloaded: slow; run the same command again"),
     ],
 )
 def test_what_the_hub_refuses_comes_with_a_remedy(monkeypatch, error, message):
@@ -85,6 +89,16 @@ def test_what_the_hub_refuses_comes_with_a_remedy(monkeypatch, error, message):
         local_folder("some/model", "v9", weights=True)
     assert "some/model" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_not_the_hubs_fault(monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(location, "snapshot_download", fail)
+
+    with pytest.raises(OSError, match="No space left"):
+        local_folder("some/model", weights=True)
 
 
 def test_impossible_hub_name():

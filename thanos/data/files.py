@@ -62,8 +62,12 @@ def read_parquet_column(path: Path, column: str) -> list[str]:
     return _read(path, lambda: parquet.read_table(path, columns=[column])[column].to_pylist())
 
 
-def hub_file(repository: str, filename: str, revision: str, remedy: str) -> Path:
+def hub_file(
+    repository: str, filename: str, revision: str, remedy: str, local_dir: Path | None = None
+) -> Path:
     """Return the local copy of a file of a data set on the Hugging Face hub, downloaded once.
+
+    It lies in the hub's cache, or below `local_dir`.
 
     Raises:
         UserError: with `remedy`, if the file is neither in the local cache nor can be fetched.
@@ -75,7 +79,15 @@ def hub_file(repository: str, filename: str, revision: str, remedy: str) -> Path
     level = hub_log.level
     hub_log.setLevel(logging.ERROR)  # five retries would be told before the one line below
     try:
-        return Path(hf_hub_download(repository, filename, repo_type="dataset", revision=revision))
+        return Path(
+            hf_hub_download(
+                repository,
+                filename,
+                repo_type="dataset",
+                revision=revision,
+                local_dir=local_dir,
+            )
+        )
     except (OSError, HfHubHTTPError) as error:  # no network, offline mode, unknown revision
         raise UserError(
             f"{repository}/{filename} could not be fetched from the Hugging Face hub "

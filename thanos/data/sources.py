@@ -18,6 +18,7 @@ The last three come from the hub at a pinned revision; without network they are 
 """
 
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from .files import (
 
 SOURCES = ("docstrings", "text", "c4", "wikitext2", "ptb")
 CONTRASTS = ("code", "shuffled")  # for calibration only
+DOWNLOADS = ".downloads"  # below a mirror, until a file is whole
 C4_VALIDATION_DOCUMENTS = 1100
 C4_VALIDATION_WINDOWS = 256
 
@@ -105,7 +107,7 @@ def calibration_documents(
         return _contrast(source)
     if source == "text":
         return [read_text(Path(str(path)))]
-    rows = _rows(source, CALIBRATION[source], "calibration", path, mirror)
+    rows = _rows(source, CALIBRATION[source], path, mirror)
     return _documents(source, rows)
 
 
@@ -118,7 +120,7 @@ def evaluation_text(
         return "\n\n".join(_docstrings("heldout"))
     if source == "text":
         return read_text(Path(str(path)))
-    rows = _rows(source, EVALUATION[source], "evaluation", path, mirror)
+    rows = _rows(source, EVALUATION[source], path, mirror)
     if source == "c4":
         if len(rows) < C4_VALIDATION_DOCUMENTS:
             logger.warning(
@@ -128,6 +130,29 @@ def evaluation_text(
             )
         return " ".join(rows[:C4_VALIDATION_DOCUMENTS])
     return _documents(source, rows)[0]
+
+
+def fetch_split(split: Split, mirror: Path) -> Path:
+    """Fetch a public data set's file into the mirror, if it is not there, and return it.
+
+    Raises:
+        UserError: the hub does not give it.
+    """
+    suffix = Path(split.filename).suffix
+    file = mirror / next(name for name in split.mirrored if Path(name).suffix == suffix)
+    if not file.is_file():
+        downloads = mirror / DOWNLOADS
+        fetched = hub_file(
+            split.repository,
+            split.filename,
+            split.revision,
+            remedy="run the same command again",
+            local_dir=downloads,
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fetched.replace(file)
+        shutil.rmtree(downloads)
+    return file
 
 
 def evaluation_max_windows(source: str) -> int | None:
@@ -176,29 +201,29 @@ def _contrast(source: str) -> list[str]:
 
 
 def _rows(
-    source: str, split: Split, use: str, path: str | Path | None, mirror: str | Path | None
+    source: str, split: Split, path: str | Path | None, mirror: str | Path | None
 ) -> list[str]:
     if path is not None:
         file = Path(path)
     elif mirror is not None:
-        file = _mirrored(source, split, Path(mirror), use)
+        file = _mirrored(source, split, Path(mirror))
     else:
         file = hub_file(
             split.repository,
             split.filename,
             split.revision,
-            remedy=f"set {use}.mirror to a folder that holds {split.mirrored[0]}",
+            remedy=f"set mirror to a folder that holds {split.mirrored[0]}",
         )
     return _reader(file, split)(file)
 
 
-def _mirrored(source: str, split: Split, mirror: Path, use: str) -> Path:
+def _mirrored(source: str, split: Split, mirror: Path) -> Path:
     for name in split.mirrored:
         if (mirror / name).is_file():
             return mirror / name
     raise UserError(
-        f"{use}.mirror: {mirror} has no {' or '.join(split.mirrored)} for source {source!r}; "
-        "copy the file there"
+        f"mirror {mirror} has no {' or '.join(split.mirrored)} for source {source!r}; copy the "
+        "file there, or run `snakemake mirror` where there is network"
     )
 
 

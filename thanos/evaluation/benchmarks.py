@@ -54,8 +54,9 @@ def mirrored_rows(task: str, mirror: Path) -> list[Row]:
     )
     if path is None:
         raise UserError(
-            f"evaluation.mirror: {mirror} has no {FOLDER}/{' or '.join(names)} for task {task!r}; "
-            "export the task's scored split there as JSON lines"
+            f"mirror {mirror} has no {FOLDER}/{' or '.join(names)} for task {task!r}; run "
+            "`snakemake mirror` where there is network, or export the task's scored split there "
+            "as JSON lines"
         )
     rows = _openbookqa_table(path) if path.suffix == ".tsv" else read_json_lines(path)
     convert = _CONVERSIONS.get(task, _as_it_is)

@@ -115,7 +115,7 @@ def _load(name: str, places: _Places, seed: int) -> "Task":
             raise UserError(f"evaluation.tasks: {name} does not load ({error})") from error
         raise UserError(
             f"evaluation.tasks: {name} could not be fetched from the Hugging Face hub "
-            f"({type(error).__name__}); set evaluation.mirror to a folder with "
+            f"({type(error).__name__}); set mirror to a folder with "
             f"{FOLDER}/{name}.jsonl"
         ) from error
     task.set_config("num_fewshot", 0)

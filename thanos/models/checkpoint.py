@@ -1,6 +1,5 @@
 """Write a pruned model as a plain safetensors folder."""
 
-import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from thanos.errors import UserError
+from thanos.errors import UserError, is_full_disk
 
 from .location import weight_files
 from .quiet import quiet
@@ -78,12 +77,6 @@ def _full_disk_advice(folder: str | Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # safetensors and tokenizers have no OSError, only its text
-        if _is_full_disk(error):
+        if is_full_disk(error):
             raise UserError(f"no space left on device while writing {folder}") from error
         raise
-
-
-def _is_full_disk(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOSPC
-    return f"os error {errno.ENOSPC}" in str(error)

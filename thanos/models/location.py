@@ -1,18 +1,23 @@
 """Where a model lies: a local folder or a hub id, and which files hold its weights."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import snapshot_download
+import httpx2
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
-from thanos.errors import UserError
+from thanos.errors import UserError, is_full_disk
 
 from .safetensors_layout import read_layout
 
@@ -56,8 +61,9 @@ def local_folder(
             f"model folder {path} does not exist; give an existing folder or a hub id such as "
             "facebook/opt-125m"
         )
-    wanted = _DESCRIPTION_FILES + _WEIGHT_FILES * weights + ["*.py"] * trust_remote_code
-    return _download(str(path), revision, wanted)
+    wanted = _wanted_files(weights=weights, code=trust_remote_code)
+    with _hub_errors(str(path), revision):
+        return _snapshot(str(path), revision, wanted)
 
 
 def cached_folder(path: str | Path, revision: str | None = None) -> Path | None:
@@ -76,6 +82,37 @@ def cached_folder(path: str | Path, revision: str | None = None) -> Path | None:
         )
     except (LocalEntryNotFoundError, HFValidationError):
         return None
+
+
+def is_hub_id(path: str | Path) -> bool:
+    """Whether `path` can only be a model on the hub: no folder, and not spelt like one."""
+    return not Path(path).expanduser().exists() and not _looks_like_a_path(str(path))
+
+
+def mirrored_folder(mirror: Path, name: str, revision: str | None) -> Path:
+    """Where a mirror keeps the hub's model `name`: one folder per revision."""
+    return mirror / "models" / name / (revision or "main")
+
+
+def fetch_model(
+    name: str, revision: str | None, folder: Path, *, trust_remote_code: bool = False
+) -> str:
+    """Download a model from the hub into `folder`, or complete it there; return its commit.
+
+    Files that are there already and unchanged on the hub are not fetched again; one that was cut
+    short is.
+
+    Raises:
+        UserError: the hub does not give the model, or it has no safetensors.
+    """
+    wanted = _wanted_files(weights=True, code=trust_remote_code)
+    for left_by_a_kill in folder.rglob("*.incomplete"):
+        left_by_a_kill.unlink()
+    with _hub_errors(name, revision):
+        commit = HfApi().model_info(name, revision=revision).sha
+        _snapshot(name, commit, wanted, local_dir=folder)
+    weight_files(folder)
+    return str(commit)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -112,13 +149,28 @@ def _looks_like_a_path(path: str) -> bool:
     return path.startswith((".", "/", "~")) or path.count("/") > 1
 
 
-def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
+def _wanted_files(*, weights: bool, code: bool) -> list[str]:
+    return _DESCRIPTION_FILES + _WEIGHT_FILES * weights + ["*.py"] * code
+
+
+def _snapshot(name: str, revision: str | None, wanted: list[str], **options: Any) -> Path:
+    # Only the top folder: repositories keep other formats of the same weights below it.
+    folder = Path(
+        snapshot_download(
+            name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"], **options
+        )
+    )
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{name} on the hub is not a model: it has no config.json")
+    return folder
+
+
+@contextmanager
+def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
+    """Say in one line why the hub does not give a model, and what to do."""
     where = f"{name} (revision {revision})" if revision else name
     try:
-        # Only the top folder: repositories keep other formats of the same weights below it.
-        folder = snapshot_download(
-            name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
-        )
+        yield
     except GatedRepoError as error:
         raise UserError(
             f"model {where} is gated: accept its licence on the hub and set HF_TOKEN, "
@@ -131,16 +183,18 @@ def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
             f"model {where} is neither a local folder nor on the hub; check the name, and for a "
             "private model set HF_TOKEN"
         ) from error
-    except LocalEntryNotFoundError as error:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.ConnectError) as error:
         raise UserError(
             f"model {where} is no local folder and not in the hub's cache, and the hub cannot be "
-            "reached; set HF_ENDPOINT to a mirror, or give a local folder"
+            "reached; set mirror to a folder made by `snakemake mirror`, or give a local folder"
         ) from error
-    except OSError as error:  # other answers of the hub, broken connections, a full disk
-        raise UserError(f"model {where} cannot be downloaded: {_first_line(error)}") from error
-    if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"{where} on the hub is not a model: it has no config.json")
-    return Path(folder)
+    except (OSError, httpx2.HTTPError) as error:  # other answers of the hub, broken connections
+        if is_full_disk(error):
+            raise
+        raise UserError(
+            f"model {where} cannot be downloaded: {_first_line(error)}; run the "
+            "same command again, it fetches what is missing"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

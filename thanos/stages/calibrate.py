@@ -28,7 +28,7 @@ def draw_windows(config: Config) -> torch.Tensor:
     """
     calibration = config.calibration
     return sample_windows(
-        calibration_documents(calibration.source, calibration.path, calibration.mirror),
+        calibration_documents(calibration.source, calibration.path, config.mirror),
         open_tokenizer(config),
         calibration.windows,
         window_length(config),

@@ -1,22 +1,22 @@
 """How every command behaves: one clear line and a non-zero status for bad input."""
 
 import argparse
-import errno
 import logging
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from ..errors import UserError
+from ..errors import UserError, is_full_disk
 from ..pruning.errors import PruningError
 
+_CHATTY = ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fontTools", "matplotlib")
 INTERRUPTED = 130  # the shell's status for a command that Ctrl-C ended
 
 
 def run_command(main: Callable[[], None]) -> NoReturn:
     """Run a command's `main` and exit; bad input is one line on standard error, without a trace."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for chatty in ("httpx", "datasets", "huggingface_hub", "filelock", "fontTools", "matplotlib"):
+    for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         main()
@@ -25,19 +25,12 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if not _is_full_disk(error):
+        if not is_full_disk(error):
             raise
         named = getattr(error, "filename", None)
         where = f" while writing {named}" if named else ""
         sys.exit(f"error: no space left on device{where}; free some and run the command again")
     sys.exit(0)
-
-
-def _is_full_disk(error: Exception) -> bool:
-    """Whether the device is full; safetensors says so in the text of an error of its own."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return f"(os error {errno.ENOSPC})" in str(error)
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

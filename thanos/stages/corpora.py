@@ -32,7 +32,7 @@ def cut_corpora(config: Config) -> tuple[dict[str, torch.Tensor], dict[str, dict
     windows, facts = {}, {}
     for corpus in evaluation.corpora:
         path = evaluation.path if corpus == "text" else None
-        text = evaluation_text(corpus, path, evaluation.mirror)
+        text = evaluation_text(corpus, path, config.mirror)
         limits = [n for n in (evaluation.max_windows, evaluation_max_windows(corpus)) if n]
         most = min(limits, default=None)
         windows[corpus] = cut_windows(text, tokenizer, seqlen, most, source=path or corpus)

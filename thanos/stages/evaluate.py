@@ -86,7 +86,7 @@ def measure_zero_shot(
         batch_size=evaluation.task_batch_size,
         limit=evaluation.limit,
         seed=config.seed,
-        mirror=evaluation.mirror,
+        mirror=config.mirror,
         include_path=TASKS_FOLDER,
         data_folder=items,
     )
