@@ -22,7 +22,7 @@ from thanos import config as thanos_config
 from thanos import suites
 from thanos.errors import UserError
 from thanos.stages.mirror import wanted
-from thanos.stages.planning import expected_memory_mb
+from thanos.stages.planning import expected_memory_mb, pair_memory_mb
 from thanos.testbed.continuations import TESTBED_TASK
 
 RESULTS = config.get("results", "results")
@@ -32,6 +32,8 @@ MIRROR = config.get("mirror")
 MIRRORED_SUITE = config.get("suite", "paper")
 KEEP_CHECKPOINTS = str(config.get("keep_checkpoints", "false")).lower() == "true"
 THREADS = int(config.get("threads", 1))
+# For jobs that measure time: beside them there is room for none. A cluster gives them a node's share.
+ALL_CORES = workflow.resource_settings.cores or THREADS
 
 SUITES = suites.suite_names()
 LOADED = []
@@ -132,6 +134,11 @@ def wanted_from_hub(suite):
     return wanted(run.config for run in load_suite(suite).runs)
 
 
+def efficiency_memory(wildcards):
+    """MiB of the dense and the pruned model side by side; a guess for one not downloaded yet."""
+    return pair_memory_mb(run_of(wildcards).config) or 32000
+
+
 def as_json(resolved):
     """A resolved configuration as a parameter: the same text in every suite that has the run."""
     return json.dumps(yaml.safe_load(thanos_config.dumps(resolved)), sort_keys=True)
@@ -156,8 +163,10 @@ def run_results(suite):
     """Every file that the runs of a suite leave."""
     files = []
     for run in load_suite(suite).runs:
-        names = ["config.yaml", "perplexity.json", "zero_shot.json"]
+        names = ["config.yaml", "perplexity.json", "zero_shot.json", "size.json"]
         names += [] if run.config.dense else ["pruning.json"]
+        if run.config.evaluation.efficiency and not run.config.dense:
+            names.append("efficiency.json")
         files += [f"{RESULTS}/runs/{run.identifier}/{name}" for name in names]
     return files
 

@@ -1,4 +1,4 @@
-# Evaluation: perplexity and zero-shot accuracy of the pruned, or of the dense, model.
+# Evaluation of the pruned, or of the dense, model: perplexity, zero-shot accuracy, size; latency.
 
 
 rule evaluate:
@@ -10,6 +10,7 @@ rule evaluate:
     output:
         perplexity=f"{RUN}/perplexity.json",
         zero_shot=f"{RUN}/zero_shot.json",
+        size=f"{RUN}/size.json",
     log:
         f"{RUN}/logs/evaluate.log",
     benchmark:
@@ -21,4 +22,26 @@ rule evaluate:
         options=evaluation_options,
     shell:
         "python -m thanos.stages evaluate {input.config:q} {params.options}"
-        " --perplexity {output.perplexity:q} --zero-shot {output.zero_shot:q} > {log:q} 2>&1"
+        " --perplexity {output.perplexity:q} --zero-shot {output.zero_shot:q}"
+        " --size {output.size:q} > {log:q} 2>&1"
+
+
+# Only for runs whose suite asks with `evaluation.efficiency: true`.
+rule efficiency:
+    input:
+        config=f"{RUN}/config.yaml",
+        checkpoint=f"{RUN}/checkpoint",
+    output:
+        f"{RUN}/efficiency.json",
+    log:
+        f"{RUN}/logs/efficiency.log",
+    benchmark:
+        f"{RUN}/logs/efficiency.tsv"
+    conda:
+        "../envs/thanos.yaml"
+    threads: ALL_CORES
+    resources:
+        mem_mb=efficiency_memory,
+    shell:
+        "python -m thanos.stages.efficiency {input.config:q} --checkpoint {input.checkpoint:q}"
+        " --output {output:q} > {log:q} 2>&1"

@@ -55,6 +55,13 @@ def test_identity_ignores_where_a_run_is_computed_and_logged():
     assert resolve(["seed=1"]).identity() != resolve([]).identity()
 
 
+def test_asking_for_latencies_is_no_other_run():
+    asked = resolve(["evaluation.efficiency=true"])
+    assert asked.evaluation.efficiency
+    assert asked.identity() == resolve([]).identity()
+    assert dumps(asked) == dumps(resolve([]))
+
+
 def test_the_dense_run_is_one_run_in_every_sweep():
     first = resolve(["method=dense", "calibration.windows=1", "seed=3"])
     assert first.identity() == resolve(["method=dense"]).identity()

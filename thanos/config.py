@@ -74,7 +74,7 @@ class MethodConfig:
 
 @dataclass
 class EvaluationConfig:
-    """Corpora for perplexity and zero-shot tasks."""
+    """Corpora for perplexity, zero-shot tasks, and whether latencies are measured as well."""
 
     name: str = MISSING
     corpora: list[str] = field(default_factory=list)
@@ -85,6 +85,7 @@ class EvaluationConfig:
     limit: int | None = None  # items per zero-shot task
     task_batch_size: int = 32
     quantization: str = "none"  # of the linear layers' weights: none, int8 or int4
+    efficiency: bool = False  # latency beside the dense model; changes no other result
 
 
 @dataclass
@@ -123,6 +124,7 @@ class Config:
     def identity(self) -> dict[str, Any]:
         """What distinguishes this run from others; the dense run depends on no pruning option."""
         values = {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_IDENTITY}
+        del values["evaluation"]["efficiency"]
         if self.dense:
             values = {k: values[k] for k in ("model", "evaluation", "pattern")}
         return values
@@ -240,9 +242,12 @@ def load(path: Path) -> Config:
 
 
 def dumps(config: Config) -> str:
-    """The resolved configuration as YAML; where it is written and tracked is not part of it."""
+    """The resolved configuration as YAML, without what only says which files are asked for.
+
+    That is where it is written and tracked, and whether latencies are measured.
+    """
     values = dataclasses.asdict(config)
-    del values["tracking"], values["output_dir"]
+    del values["tracking"], values["output_dir"], values["evaluation"]["efficiency"]
     return yaml.safe_dump(values, sort_keys=False)
 
 

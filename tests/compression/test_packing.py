@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from thanos.compression.packing import pack_file, packed_bytes, unpack_file
+from thanos.compression.packing import file_sizes, pack_file, packed_bytes, unpack_file
 from thanos.errors import UserError
 from thanos.pruning import prune_weight
 
@@ -14,13 +14,15 @@ def test_the_packed_form_of_a_small_tensor_on_paper(tmp_path):
     weight = torch.tensor([[1.0, 0, 0, 2, 0, 0], [0, 0, 3, 0, 0, 0]], dtype=torch.float16)
     save_file({"w": weight}, tmp_path / "dense.safetensors")
 
+    counted = file_sizes(tmp_path / "dense.safetensors")
     sizes = pack_file(tmp_path / "dense.safetensors", tmp_path / "packed.safetensors")
 
     packed = load_file(tmp_path / "packed.safetensors")
     assert packed["w:values"].tolist() == [1, 2, 3]
     assert packed["w:values"].dtype == torch.float16
     assert packed["w:bitmask"].tolist() == [0b10010000, 0b10000000]  # 100100 001000 and padding
-    assert (sizes.dense, sizes.packed) == (24, 8)
+    assert (sizes.dense, sizes.packed, sizes.weights, sizes.nonzero) == (24, 8, 12, 3)
+    assert counted == sizes  # known without writing
 
 
 def test_bits_survive(tmp_path):

@@ -70,6 +70,16 @@ def test_efficiency_is_flattened(write_run: WriteRun) -> None:
     assert "efficiency.latency.pruned_ms" not in metrics
 
 
+def test_sizes_and_the_form_of_a_timing(write_run: WriteRun) -> None:
+    folder = write_run()
+    (folder / "size.json").write_text(json.dumps({"bytes": {"dense": 400, "packed": 225}}))
+    timing = {"form": "compact", "device": "cpu", "forward": {"dense_ms": 4.0}}
+    (folder / "efficiency.json").write_text(json.dumps(timing))
+    rows = collect([folder]).set_index("metric")
+    assert rows.loc["size.bytes.packed", "value"] == 225
+    assert rows.loc["efficiency.forward.dense_ms", "source"] == "compact on cpu"
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [

@@ -156,15 +156,9 @@ def test_published_values_stand_beside_ours(write_run: WriteRun, tmp_path: Path)
         "Thanos (α=0.1) 30.0% 55.00 50.00 +10.0",
     ]
     assert any("SLiM, Table 13" in note for note in table.footnotes)
-    assert not any("gate" in note for note in table.footnotes)
-
-
-def test_a_missed_dense_gate_is_shown(write_run: WriteRun, tmp_path: Path) -> None:
-    (tmp_path / "published.csv").write_text(PUBLISHED)
-    setup = {"path": "facebook/opt-125m", "corpus": "wikitext2", "seqlen": 2048}
-    run = write_run("opt", "dense", "dense", 30.0, **setup)
-    table = main_table(collect([run]), published=read_published(tmp_path / "published.csv"))
-    assert table.footnotes[0].startswith("Dense gate missed: opt has 30.00, published 27.66 (+8.5%")
+    assert table.footnotes[0] == (
+        "Dense gate ok: opt has 27.66, published 27.66 (+0.0%, tolerance 2%, SLiM, Table 13)."
+    )
 
 
 def test_a_bad_published_line_is_named(tmp_path: Path) -> None:

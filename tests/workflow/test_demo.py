@@ -14,7 +14,7 @@ def test_every_run_leaves_its_results_beside_its_configuration(finished):
     for method, folder in runs.items():
         config = yaml.safe_load((folder / "config.yaml").read_text())
         assert config["method"]["name"] == method
-        results = {"config.yaml", "perplexity.json", "zero_shot.json", "logs"}
+        results = {"config.yaml", "perplexity.json", "zero_shot.json", "size.json", "logs"}
         assert {path.name for path in folder.iterdir()} == results | (
             set() if method == "dense" else {"pruning.json"}
         )
@@ -60,6 +60,14 @@ def test_a_changed_method_parameter_runs_only_its_own_runs_again(finished):
     assert jobs["evaluate"] == 2
     assert "calibration" not in jobs
     assert "evaluation_windows" not in jobs
+
+
+def test_latencies_are_asked_for_by_the_suite_and_change_no_run(finished):
+    jobs = finished.jobs("demo", overrides=f"{TINY} evaluation.efficiency=true")
+    assert jobs["efficiency"] == 2  # beside the dense model, not for it
+    # The weights were temporary, so they are made again; what is known stays.
+    assert jobs["prune"] == 2
+    assert not {"evaluate", "calibration", "run_config"} & set(jobs)
 
 
 def test_logging_anew_prunes_nothing(finished):

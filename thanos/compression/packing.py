@@ -9,7 +9,8 @@ tensor that would not become smaller stays as it is. The result is itself a safe
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,20 +28,18 @@ _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of tensors as they are and packed; headers not counted."""
+    """Numbers of weights, and bytes of tensors as they are and packed; headers not counted."""
 
     dense: int = 0
     packed: int = 0
     sparse_dense: int = 0  # of the tensors that packing makes smaller
     sparse_packed: int = 0
+    weights: int = 0
+    nonzero: int = 0
 
     def __add__(self, other: "Sizes") -> "Sizes":
-        return Sizes(
-            self.dense + other.dense,
-            self.packed + other.packed,
-            self.sparse_dense + other.sparse_dense,
-            self.sparse_packed + other.sparse_packed,
-        )
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Sizes(*(one + another for one, another in pairs))
 
 
 def packed_bytes(elements: int, nonzero: int, item_bytes: int) -> int:
@@ -57,7 +56,19 @@ def packed_bytes(elements: int, nonzero: int, item_bytes: int) -> int:
 def tensor_sizes(elements: int, nonzero: int, item_bytes: int) -> Sizes:
     """The `Sizes` of one tensor."""
     dense, packed = elements * item_bytes, packed_bytes(elements, nonzero, item_bytes)
-    return Sizes(dense, packed, dense, packed) if packed < dense else Sizes(dense, packed)
+    sparse = (dense, packed) if packed < dense else (0, 0)
+    return Sizes(dense, packed, *sparse, elements, nonzero)
+
+
+def file_sizes(source: Path) -> Sizes:
+    """The sizes that `pack_file` would report, without writing; one tensor is in memory at a time.
+
+    Raises:
+        UserError: the file is damaged or packed already.
+    """
+    header = _unpacked_header(source)
+    with open_tensors(source, header) as tensors:
+        return _plan(header, _nonzero_counts(header, tensors))[1]
 
 
 def pack_file(source: Path, target: Path) -> Sizes:
@@ -66,16 +77,9 @@ def pack_file(source: Path, target: Path) -> Sizes:
     Raises:
         UserError: the file is damaged or packed already.
     """
-    header = read_container(source)
-    if header.metadata.get("format") == FORMAT:
-        raise UserError(f"{source} is packed already")
+    header = _unpacked_header(source)
     with open_tensors(source, header) as tensors:
-        counts = {
-            name: int(np.count_nonzero(words))
-            for name, entry in header.entries.items()
-            if (words := _words(tensors[name], entry)) is not None
-        }
-        packed, sizes = _plan(header, counts)
+        packed, sizes = _plan(header, _nonzero_counts(header, tensors))
         with create_file(target, packed) as writer:
             for name, entry in header.entries.items():
                 if name in packed.entries:
@@ -113,6 +117,22 @@ def unpack_file(source: Path, target: Path) -> None:
             mask = np.unpackbits(tensors[name + BITMASK], count=len(words)).view(bool)
             words[mask] = tensors[name + VALUES].view(words.dtype)
             writer.write(name, words)
+
+
+def _unpacked_header(source: Path) -> Header:
+    header = read_container(source)
+    if header.metadata.get("format") == FORMAT:
+        raise UserError(f"{source} is packed already")
+    return header
+
+
+def _nonzero_counts(header: Header, tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Non-zero weights of each tensor whose weights are whole words."""
+    return {
+        name: int(np.count_nonzero(words))
+        for name, entry in header.entries.items()
+        if (words := _words(tensors[name], entry)) is not None
+    }
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Windows of tokens: drawn at random for calibration, cut one after another for evaluation."""
 
 import hashlib
+import json
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -118,6 +119,22 @@ def tokens_hash(tokens: torch.Tensor) -> str:
 
 def text_hash(text: str) -> str:
     """Return the sha256 of a text's UTF-8 bytes."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return the sha256 of what a tokenizer does: its whole description, or else its vocabulary.
+
+    The same wherever its files lie and whichever files they are.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        description = json.loads(backend.to_str())
+        # Set by the last call, not by the tokenizer.
+        description["padding"] = description["truncation"] = None
+    else:
+        description = {"vocab": tokenizer.get_vocab(), "special": tokenizer.special_tokens_map}
+    text = json.dumps(description, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Size and speed of a model before and after pruning, measured side by side in one process."""
+"""Speed of a model before and after pruning, measured side by side in one process."""
 
 import statistics
 import time
@@ -11,13 +11,11 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from thanos.compression.compact_linear import CompactLinear
-from thanos.compression.packing import Sizes, tensor_sizes
 from thanos.compression.semi_structured import is_semi_structured
 
 _WARM_UP_ROUNDS = 2
 _FEWEST_ROUNDS, _MOST_ROUNDS = 5, 25
 _SECONDS = 10.0  # of measuring; reached by models that take long for a pass
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 Work = Callable[[], None]
 Prepare = Callable[[], Work]  # what is not timed, and returns what is
@@ -37,35 +35,20 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """Numbers of parameters; tied ones count once."""
-
-    total: int
-    nonzero: int
+def count_parameters(model: nn.Module) -> int:
+    """A model's parameters; tied ones count once."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_parameters(model: nn.Module) -> Parameters:
-    """Count a model's parameters and those that are not zero."""
-    parameters = list(model.parameters())
-    nonzero = sum(int(parameter.count_nonzero()) for parameter in parameters)
-    return Parameters(sum(parameter.numel() for parameter in parameters), nonzero)
-
-
-def stored_sizes(model: nn.Module) -> Sizes:
-    """Bytes of a model's parameters in its own precision, as they are and packed."""
-    return sum((_stored_sizes(parameter.detach()) for parameter in model.parameters()), Sizes())
-
-
-def compact_bytes(model: nn.Module, item_bytes: int) -> int:
-    """Bytes of a compact model: its parameters in the stored precision, and its indices."""
+def stored_bytes(model: nn.Module, item_bytes: int) -> int:
+    """Bytes of a model: its parameters in the stored precision, and a compact one's indices."""
     indices = sum(
         index.nbytes
         for module in model.modules()
         if isinstance(module, CompactLinear)
         for index in module.buffers()
     )
-    return count_parameters(model).total * item_bytes + indices
+    return count_parameters(model) * item_bytes + indices
 
 
 def multiplications(model: nn.Module) -> float:
@@ -119,13 +102,6 @@ def decoding(model: PreTrainedModel, tokens: Tensor, steps: int) -> Prepare:
         return work
 
     return prepare
-
-
-def _stored_sizes(parameter: Tensor) -> Sizes:
-    # By bits, as packing does: it keeps a negative zero.
-    item = parameter.element_size()
-    nonzero = int(parameter.contiguous().view(_WORDS[item]).count_nonzero())
-    return tensor_sizes(parameter.numel(), nonzero, item)
 
 
 def _multiplications(module: nn.Module) -> float:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from thanos.errors import UserError
 from thanos.reporting.labels import pattern_label
+from thanos.reporting.recovery import with_share_of_dense
 from thanos.reporting.run_files import RunFiles, read_run
 
 COLUMNS = (
@@ -27,7 +28,8 @@ COLUMNS = (
     "stderr",
     "n",  # windows or questions
     "context",  # tokens per window of a perplexity
-    "source",  # corpus hash, task version, or the tasks of a mean
+    "source",  # corpus hash, task version, tasks of a mean, or form and device of a timing
+    "share_of_dense",  # value over the same model's dense one, measured alike
     # of the configuration
     "nominal_sparsity",
     "evaluation",
@@ -46,7 +48,7 @@ COLUMNS = (
 )
 LAYER_COLUMNS = (
     *COLUMNS[:7],  # of the run
-    *COLUMNS[14:],  # of the configuration; damping is the one that the layer needed
+    *COLUMNS[15:],  # of the configuration; damping is the one that the layer needed
     "block",
     "layer",
     "layer_type",
@@ -70,12 +72,13 @@ def collect(run_folders: Iterable[Path | str]) -> pd.DataFrame:
 
     Metrics: `perplexity`, `loss` (dataset: corpus); `acc`, `mean_acc` in percent (dataset: task,
     or `zero_shot`); `sparsity`, `relative_error`, `seconds`, `peak_memory_bytes` of the pruning
-    (dataset empty); `efficiency.<key>`. Raises UserError for anything missing or non-finite.
+    (dataset empty); `size.<key>`, `efficiency.<key>`. Raises UserError for anything missing or
+    non-finite.
     """
     rows = [
         {**_identity(run), **row} for run in _read_all(run_folders) for row in _measurements(run)
     ]
-    return _frame(rows, COLUMNS).sort_values(
+    return with_share_of_dense(_frame(rows, COLUMNS)).sort_values(
         ["model", "pattern", "method", "run", "metric", "dataset"], ignore_index=True
     )
 
@@ -172,13 +175,16 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
                 "metric": "mean_acc",
                 "dataset": "zero_shot",
                 "value": run.zero_shot["mean_acc"],
+                "n": sum(result.get("n") or 0 for result in run.zero_shot["tasks"].values()),
                 "source": "+".join(sorted(run.zero_shot["tasks"])),
             }
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run.folder}: a result file lacks {error}; run its rule again") from None
-    measured = {key: value for key, value in run.efficiency.items() if key != "provenance"}
-    for key, value in _numbers(measured, "efficiency"):
-        yield {"metric": key, "value": value}
+    for part, results in (("size", run.size), ("efficiency", run.efficiency)):
+        measured = {key: value for key, value in results.items() if key != "provenance"}
+        form = f"{results['form']} on {results['device']}" if "form" in results else None
+        for key, value in _numbers(measured, part):
+            yield {"metric": key, "value": value, "source": form}
 
 
 def _numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:

@@ -17,12 +17,14 @@ _TITLES = {
     "loss": "loss (nats per token)",
     "acc": "accuracy (%)",
     "mean_acc": "mean accuracy (%)",
+    "perplexity_ratio": "perplexity (× dense)",
+    "mean_acc_share": "mean accuracy (% of dense)",
     "seconds": "pruning time (s)",
     "peak_memory_bytes": "peak memory (bytes)",
     "relative_error": "relative layer error",
     "sparsity": "sparsity",
 }
-_HIGHER_IS_BETTER = ("acc", "mean_acc")
+_HIGHER_IS_BETTER = ("acc", "mean_acc", "mean_acc_share")
 _DATASETS = ("wikitext2", "ptb", "c4")  # the paper's order; others follow by name
 # Runs that differ in one of these measured different things: never averaged together.
 _CONDITIONS = (
@@ -68,14 +70,17 @@ class Measure:
 
 
 def main_measures(frame: pd.DataFrame) -> list[Measure]:
-    """The headline measures that the frame has: perplexities, then the zero-shot mean."""
+    """The headline measures that the frame has: perplexities, then the zero-shot mean.
+
+    As values, or as the shares of `recovery.recovered`.
+    """
 
     def rank(dataset: str) -> tuple[int, str]:
         place = _DATASETS.index(dataset) if dataset in _DATASETS else len(_DATASETS)
         return place, dataset
 
     found = []
-    for metric in ("perplexity", "mean_acc"):
+    for metric in ("perplexity", "mean_acc", "perplexity_ratio", "mean_acc_share"):
         datasets = frame.loc[frame["metric"] == metric, "dataset"].unique()
         found += [Measure(metric, dataset) for dataset in sorted(datasets, key=rank)]
     return found

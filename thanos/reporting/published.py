@@ -1,4 +1,4 @@
-"""Published perplexities beside ours: the file, the matching of cells, the dense gate."""
+"""Published perplexities beside ours: the file and the matching of cells."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,6 @@ from thanos.reporting.labels import DENSE, pattern_label
 from thanos.reporting.measures import records
 
 COLUMNS = ("source", "context", "model", "method", "pattern", "perplexity")
-GATE_TOLERANCE = 0.02
 _WIKITEXT2 = ("wikitext2", "wikitext-2", "wikitext")
 
 
@@ -77,18 +76,6 @@ def read_published(path: Path | str) -> PublishedTable:
 def is_wikitext2(dataset: str) -> bool:
     """Whether a corpus name means WikiText-2, the only corpus of the published values."""
     return dataset.lower().replace("_", "-") in _WIKITEXT2
-
-
-def gate_note(model: str, ours: float, published: Published, tolerance: float) -> str | None:
-    """The warning that a dense model misses its published perplexity; None if it is met."""
-    deviation = ours / published.perplexity - 1
-    if abs(deviation) <= tolerance:
-        return None
-    return (
-        f"Dense gate missed: {model} has {ours:.2f}, published {published.perplexity:.2f} "
-        f"({deviation:+.1%}, tolerance {tolerance:.0%}, {published.source}): "
-        "do not compare its pruned rows with published ones."
-    )
 
 
 def _model_key(name: object) -> str:

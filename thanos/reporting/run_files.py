@@ -26,6 +26,7 @@ class RunFiles:
     pruning: dict[str, Any]
     perplexity: dict[str, Any]
     zero_shot: dict[str, Any]
+    size: dict[str, Any]
     efficiency: dict[str, Any]
 
     @property
@@ -38,7 +39,7 @@ def read_run(folder: Path) -> RunFiles:
     """Read a run folder; a missing, unreadable or non-finite result is a UserError with its path.
 
     `pruning.json` may be missing in a dense run only, `perplexity.json` and `zero_shot.json` where
-    the config's evaluation lists no corpora or tasks, `efficiency.json` always.
+    the config's evaluation lists no corpora or tasks, `size.json` and `efficiency.json` always.
     """
     config = _read_config(folder / "config.yaml")
     evaluation = config.get("evaluation") or {}
@@ -52,6 +53,7 @@ def read_run(folder: Path) -> RunFiles:
         zero_shot=_read_results(
             folder / "zero_shot.json", _is_configured(evaluation, ("tasks", "zero_shot"), False)
         ),
+        size=_read_results(folder / "size.json", required=False),
         efficiency=_read_results(folder / "efficiency.json", required=False),
     )
 

@@ -8,8 +8,9 @@ import pandas as pd
 
 from thanos.errors import UserError
 from thanos.reporting import notes
+from thanos.reporting.gate import GATE_TOLERANCE, gate_notes
 from thanos.reporting.grid import Block, Cell, Column, Row, Table, mark_best, measured
-from thanos.reporting.labels import DENSE, VARIANT_COLUMNS, method_label, method_rank, pattern_label
+from thanos.reporting.labels import VARIANT_COLUMNS, method_label, method_rank, pattern_label
 from thanos.reporting.measures import (
     Measure,
     main_measures,
@@ -18,7 +19,7 @@ from thanos.reporting.measures import (
     refuse_mixed_protocols,
     with_variants,
 )
-from thanos.reporting.published import GATE_TOLERANCE, PublishedTable, gate_note, is_wikitext2
+from thanos.reporting.published import PublishedTable, is_wikitext2
 
 MOST_COLUMNS = 8
 _ROW_KEYS = ("pattern", "method", *VARIANT_COLUMNS)
@@ -47,9 +48,9 @@ def main_table(
     """Blocks by pattern, rows by method and variant, a column per measure and model.
 
     Means over seeds, the best of each block marked. With `published`, a WikiText-2 column that has
-    published values of the same window length is followed by them and by our difference, and a
-    dense model off by more than `gate_tolerance` gets a warning. Raises UserError where results
-    that are not comparable would share a cell or a column.
+    published values of the same window length is followed by them and by our difference, and notes
+    say of every dense model whether it meets its published perplexity within `gate_tolerance`.
+    Raises UserError where results that are not comparable would share a cell or a column.
     """
     frame = with_variants(frame)
     measures = list(measures or main_measures(frame))
@@ -57,7 +58,7 @@ def main_table(
         raise UserError(f"table {name!r}: the results have neither perplexity nor accuracy")
     keys = sorted({_key(row) for row in records(frame)}, key=_row_order)
     columns: list[_Filled] = []
-    means, sources, gates = [], [], []
+    means, sources = [], []
     for measure in measures:
         rows = measure.rows(frame)
         refuse_mixed_protocols(rows, measure)
@@ -72,14 +73,13 @@ def main_table(
                 theirs = _Comparison(published, rows[rows["model"] == model], measure)
                 columns += theirs.columns(keys, cells)
                 sources += theirs.sources(keys)
-                gates += theirs.gate(keys, cells, gate_tolerance)
     sparsity = _reached_sparsity(frame)
     rows_out = [
         Row((method_label(_named(key)), sparsity.get(key, "")), tuple(c.cells[i] for c in columns))
         for i, key in enumerate(keys)
     ]
     footnotes = [
-        *gates,
+        *(gate_notes(frame, measures, published, gate_tolerance) if published else []),
         *notes.seed_note(pd.concat(means)),
         *notes.protocol_notes(frame, measures),
         *notes.sparsity_note(
@@ -158,15 +158,6 @@ class _Comparison:
 
     def sources(self, keys: list[_Key]) -> list[str]:
         return [value.source for value in map(self.find, keys) if value]
-
-    def gate(self, keys: list[_Key], ours: list[Cell], tolerance: float) -> list[str]:
-        """A warning if the dense model misses its published perplexity."""
-        for key, cell in zip(keys, ours, strict=True):
-            value = self.find(key) if key[0] == DENSE else None
-            if value and cell.value is not None:
-                note = gate_note(self.rows.iloc[0]["model"], cell.value, value, tolerance)
-                return [note] if note else []
-        return []
 
 
 def _blocks(keys: list[_Key], rows: list[Row], columns: list[_Filled]) -> tuple[Block, ...]:

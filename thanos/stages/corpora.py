@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from ..artifacts import atomic_folder, verify_manifest, write_manifest
 from ..config import Config, load
 from ..data.sources import evaluation_max_windows, evaluation_text
-from ..data.windows import cut_windows, text_hash, tokens_hash
+from ..data.windows import cut_windows, text_hash, tokenizer_hash, tokens_hash
 from ..provenance import provenance
 from .command import parser, run_command
 from .opening import open_tokenizer, window_length
@@ -39,6 +39,7 @@ def cut_corpora(config: Config) -> tuple[dict[str, torch.Tensor], dict[str, dict
         facts[corpus] = {
             "corpus_sha256": text_hash(text),
             "tokens_sha256": tokens_hash(windows[corpus]),
+            "tokenizer_sha256": tokenizer_hash(tokenizer),
         }
     return windows, facts
 

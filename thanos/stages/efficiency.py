@@ -1,9 +1,10 @@
-"""Measure size and speed of a checkpoint beside the dense model, or of the dense model alone.
+"""Measure the latency of a checkpoint beside the dense model's, and its size in the compact form.
 
-python -m thanos.stages.efficiency config.yaml [--checkpoint <folder>] --output efficiency.json
+python -m thanos.stages.efficiency config.yaml --checkpoint <folder> --output efficiency.json
 """
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,81 +21,100 @@ from ..evaluation.efficiency import (
     Prepare,
     Spread,
     alternate,
-    compact_bytes,
     count_parameters,
     decoding,
     forward_pass,
     multiplications,
-    stored_sizes,
+    stored_bytes,
 )
-from ..models import load_model
 from ..provenance import provenance
-from ..pruning import Structured, parse_pattern
+from ..pruning import Pattern, Structured, parse_pattern
 from .command import parser, run_command
 from .device import resolve_device
-from .opening import open_dense, window_length
+from .opening import open_dense, open_pruned, window_length
 
 _DECODING_STEPS = 16
 
 
 def measure_efficiency(
-    config: Config, dense: PreTrainedModel, pruned: PreTrainedModel | None
+    config: Config, dense: PreTrainedModel, pruned: PreTrainedModel
 ) -> dict[str, Any]:
-    """Sizes in the stored precision, and latencies in the run's, for `efficiency.json`.
+    """What `compare` finds for a run, for `efficiency.json`.
 
     Args:
         config: of the run.
         dense: on the CPU as it is stored; it is moved to the run's device.
-        pruned: likewise, zero-filled; it is made compact if its pattern is structured, and uses
-            2:4 kernels where the device has them. None measures the dense model alone.
+        pruned: likewise, zero-filled.
     """
+    length = window_length(config)
     device = resolve_device(config.device)
-    tokens = _tokens(dense, window_length(config))
-    item_bytes = dense.dtype.itemsize
-    results: dict[str, Any] = {
-        "form": "dense",
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "stored_in": _name(dense.dtype),
-        **_sizes(dense, pruned),
-    }
-    models = {"dense": dense} if pruned is None else {"dense": dense, "pruned": pruned}
+    return compare(dense, pruned, config.pattern, length, device, config.model.skip)
+
+
+def compare(
+    dense: PreTrainedModel,
+    pruned: PreTrainedModel,
+    pattern: str,
+    length: int,
+    device: torch.device,
+    skip: Collection[str] = (),
+) -> dict[str, Any]:
+    """Latency of both models, and parameters and bytes of the form that the pruned one runs in.
+
+    Both models are changed: moved to the device, on a CPU widened to float32; the pruned one is
+    made compact if its pattern is structured, and uses 2:4 kernels where the device has them.
+
+    Args:
+        dense: on the CPU as it is stored.
+        pruned: likewise, zero-filled.
+        pattern: of the pruned model.
+        length: tokens of the forward pass; half of them are the prompt of the decoding.
+        device: where to measure.
+        skip: names or patterns of layers that were left dense.
+
+    Raises:
+        UserError: the device has no room for both models.
+    """
+    tokens = _tokens(dense, length)
+    item_bytes, stored_in = dense.dtype.itemsize, _name(dense.dtype)
+    models = {"dense": dense, "pruned": pruned}
     try:
         for model in models.values():
             _prepare(model, device)
-        results["computed_in"] = _name(dense.dtype)
-        if pruned is not None:
-            results |= _accelerate(config, pruned, tokens)
-            if results["form"] == "compact":
-                results["parameters"]["compact"] = count_parameters(pruned).total
-                results["bytes"]["compact"] = compact_bytes(pruned, item_bytes)
-        results |= _latencies(models, tokens.to(device), device)
+        form = _accelerate(pruned, parse_pattern(pattern), skip, tokens)
+        parameters, size = (
+            {"dense": count_parameters(dense)},
+            {"dense": stored_bytes(dense, item_bytes)},
+        )
+        if form["form"] == "compact":
+            parameters["compact"] = count_parameters(pruned)
+            size["compact"] = stored_bytes(pruned, item_bytes)
+        latencies = _latencies(models, tokens.to(device), device)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"out of memory on {device}: the dense and the pruned model are measured side by "
             "side; use device=cpu or a device with room for both"
         ) from error
-    return results
+    return {
+        **form,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "stored_in": stored_in,
+        "computed_in": _name(dense.dtype),
+        "parameters": parameters,
+        "bytes": size,
+        **latencies,
+    }
 
 
-def _sizes(dense: PreTrainedModel, pruned: PreTrainedModel | None) -> dict[str, dict[str, int]]:
-    parameters = {"dense": count_parameters(dense).total}
-    stored = {"dense": stored_sizes(dense).dense}
-    if pruned is not None:
-        parameters["nonzero"] = count_parameters(pruned).nonzero
-        sizes = stored_sizes(pruned)
-        stored["packed"] = sizes.packed
-        stored["pruned_tensors"] = sizes.sparse_dense
-        stored["pruned_tensors_packed"] = sizes.sparse_packed
-    return {"parameters": parameters, "bytes": stored}
-
-
-def _accelerate(config: Config, model: PreTrainedModel, tokens: Tensor) -> dict[str, Any]:
+def _accelerate(
+    model: PreTrainedModel, pattern: Pattern, skip: Collection[str], tokens: Tensor
+) -> dict[str, Any]:
     """Give the model the fastest form that its pattern and its device allow."""
     zero_filled = _logits(model, tokens)
     form, changed = "zeros", []
-    if isinstance(parse_pattern(config.pattern), Structured):
-        form, changed = "compact", compact_model(model, config.model.skip)
+    if isinstance(pattern, Structured):
+        form, changed = "compact", compact_model(model, skip)
     elif has_semi_structured_kernels(model.device):
         form, changed = "2:4", use_semi_structured(model)
     difference = (_logits(model, tokens) - zero_filled).abs().max()
@@ -113,10 +133,8 @@ def _latencies(
     prompt = tokens[:, : max(1, length // 2)]
     forward = {name: forward_pass(model, tokens) for name, model in models.items()}
     decode = {name: decoding(model, prompt, steps) for name, model in models.items()}
-    ideal = {}
-    if "pruned" in models:
-        products = {name: multiplications(model) for name, model in models.items()}
-        ideal = {"ideal_speedup": products["dense"] / products["pruned"]}
+    products = {name: multiplications(model) for name, model in models.items()}
+    ideal = {"ideal_speedup": products["dense"] / products["pruned"]}
     return {
         "forward": {"tokens": length, **_latency(forward, 1, device), **ideal},
         "decode": {
@@ -134,10 +152,8 @@ def _latency(candidates: dict[str, Prepare], divisor: int, device: torch.device)
     values: dict[str, Any] = {"rounds": len(times["dense"])}
     for name, measured in times.items():
         values |= _spread(f"{name}_ms", [value / divisor for value in measured])
-    if "pruned" in times:
-        pairs = zip(times["dense"], times["pruned"], strict=True)
-        values |= _spread("speedup", [dense / pruned for dense, pruned in pairs])
-    return values
+    pairs = zip(times["dense"], times["pruned"], strict=True)
+    return values | _spread("speedup", [dense / pruned for dense, pruned in pairs])
 
 
 def _spread(name: str, values: list[float]) -> dict[str, float]:
@@ -171,16 +187,13 @@ def main() -> None:
     """Entry point; see the module's docstring."""
     arguments = parser(__doc__)
     arguments.add_argument("config", type=Path)
-    arguments.add_argument("--checkpoint", type=Path)
+    arguments.add_argument("--checkpoint", type=Path, required=True)
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
     started = time.time()
     config = load(given.config)
-    pruned = None
-    if given.checkpoint is not None:
-        verify_manifest(given.checkpoint, maker="rule prune")
-        pruned = load_model(given.checkpoint, None, "auto", config.model.trust_remote_code)
-    results = measure_efficiency(config, open_dense(config), pruned)
+    verify_manifest(given.checkpoint, maker="rule prune")
+    results = measure_efficiency(config, open_dense(config), open_pruned(config, given.checkpoint))
     write_json(given.output, {**results, "provenance": provenance(config, started)})
 
 

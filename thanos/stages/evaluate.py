@@ -1,9 +1,10 @@
-"""Evaluate a checkpoint, or the dense model: perplexity of corpora and accuracy on zero-shot tasks.
+"""Evaluate a checkpoint, or the dense model: perplexity, accuracy on zero-shot tasks, size.
 
     python -m thanos.stages.evaluate config.yaml [--checkpoint <folder>] [--windows <folder>] \\
-        [--items <folder>] --perplexity perplexity.json --zero-shot zero_shot.json
+        [--items <folder>] --perplexity perplexity.json --zero-shot zero_shot.json \\
+        --size size.json
 
-Both in one process: on small models most of its time is spent on starting. Without corpora or
+All in one process: on small models most of its time is spent on starting. Without corpora or
 tasks in the configuration the file of that part lists none.
 """
 
@@ -15,17 +16,19 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..artifacts import write_json
+from ..compression.packing import Sizes, file_sizes
 from ..config import Config, load
 from ..evaluation.perplexity import perplexity_of_logits
 from ..evaluation.quantization import QuantizedBlocks
 from ..evaluation.zero_shot import zero_shot
 from ..models import StreamedBlocks, hidden_states, logits_by_blocks
+from ..models.location import weight_files
 from ..provenance import provenance
 from ..testbed.continuations import TASKS_FOLDER
 from .command import parser, run_command
 from .corpora import cut_corpora, read_corpora
 from .device import resolve_device
-from .opening import blocks_for_evaluation, open_for_evaluation, open_tokenizer
+from .opening import blocks_for_evaluation, dense_folder, open_for_evaluation, open_tokenizer
 from .planning import hidden_budget
 
 
@@ -107,6 +110,23 @@ def measure_zero_shot(
     }
 
 
+def measure_size(folder: Path) -> dict[str, Any]:
+    """Weights and bytes of a model folder as it is and packed, for `size.json`.
+
+    One tensor is in memory at a time. `pruned_tensors` are those that packing makes smaller.
+    """
+    sizes = sum((file_sizes(file) for file in weight_files(folder)), Sizes())
+    return {
+        "parameters": {"total": sizes.weights, "nonzero": sizes.nonzero},
+        "bytes": {
+            "dense": sizes.dense,
+            "packed": sizes.packed,
+            "pruned_tensors": sizes.sparse_dense,
+            "pruned_tensors_packed": sizes.sparse_packed,
+        },
+    }
+
+
 def main() -> None:
     """Entry point; see the module's docstring."""
     arguments = parser(__doc__)
@@ -116,6 +136,7 @@ def main() -> None:
     arguments.add_argument("--items", type=Path, help="folder of thanos.stages.continuations")
     arguments.add_argument("--perplexity", type=Path, required=True)
     arguments.add_argument("--zero-shot", type=Path, required=True)
+    arguments.add_argument("--size", type=Path, required=True)
     given = arguments.parse_args()
     started = time.time()
     config = load(given.config)
@@ -128,9 +149,11 @@ def main() -> None:
     if config.evaluation.tasks:
         model = open_for_evaluation(config, given.checkpoint)
         tasks = measure_zero_shot(config, model, open_tokenizer(config), given.items)
+    size = measure_size(given.checkpoint or dense_folder(config))
     made = {"provenance": provenance(config, started)}
     write_json(given.perplexity, {"corpora": corpora, **made})
     write_json(given.zero_shot, {**tasks, **made})
+    write_json(given.size, {**size, **made})
 
 
 if __name__ == "__main__":

@@ -63,6 +63,13 @@ def open_dense(config: Config) -> "PreTrainedModel":
     return load_model(model_path(config), model.revision, "auto", model.trust_remote_code)
 
 
+def open_pruned(config: Config, checkpoint: Path) -> "PreTrainedModel":
+    """The run's pruned checkpoint as it is stored, on the CPU; verify it first."""
+    from ..models import load_model
+
+    return load_model(checkpoint, None, "auto", config.model.trust_remote_code)
+
+
 def open_for_evaluation(config: Config, checkpoint: Path | None) -> "PreTrainedModel":
     """The verified checkpoint, or without one the dense model, on the run's device.
 

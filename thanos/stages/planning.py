@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from ..config import Config
-from ..models.location import cached_folder
+from ..models.location import cached_folder, weight_files
 from ..models.memory_plan import MIB, MemoryPlan, Statistics, Work, plan_memory
+from ..models.safetensors_layout import read_layout
 from ..pruning import compose, parse_pattern
 from .opening import model_path
 
 GIB = 1024 * MIB
+_PROGRAM = 800 * MIB  # interpreter and libraries
 
 
 def plan_run(config: Config, folder: Path, *, on_device: bool) -> MemoryPlan:
@@ -42,6 +44,17 @@ def plan_run(config: Config, folder: Path, *, on_device: bool) -> MemoryPlan:
         hidden_budget=hidden_budget(config),
     )
     return plan_memory(folder, work, on_device=on_device)
+
+
+def pair_memory_mb(config: Config) -> int | None:
+    """`mem_mb` of measuring a dense model beside its pruned one; None if the model is not here."""
+    folder = cached_folder(model_path(config), config.model.revision)
+    if folder is None:
+        return None
+    stored = [tensor for file in weight_files(folder) for tensor in read_layout(file).values()]
+    weights = sum(tensor.elements for tensor in stored)
+    # On a CPU both compute in float32; the slack is for logits and copies of a layer.
+    return -(-int(_PROGRAM + 1.25 * 2 * 4 * weights) // MIB)
 
 
 def hidden_budget(config: Config) -> int:

@@ -62,8 +62,16 @@ def run(config: Config, folder: Path, work: Path) -> dict[str, Any]:
     from .calibrate import draw_windows
     from .continuations import write_task
     from .corpora import cut_corpora
-    from .evaluate import measure_perplexity, measure_zero_shot
-    from .opening import blocks_for_evaluation, dense_folder, open_for_evaluation, open_tokenizer
+    from .efficiency import measure_efficiency
+    from .evaluate import measure_perplexity, measure_size, measure_zero_shot
+    from .opening import (
+        blocks_for_evaluation,
+        dense_folder,
+        open_dense,
+        open_for_evaluation,
+        open_pruned,
+        open_tokenizer,
+    )
     from .prune import prune
 
     started = time.time()
@@ -91,6 +99,10 @@ def run(config: Config, folder: Path, work: Path) -> dict[str, Any]:
             if TESTBED_TASK in config.evaluation.tasks:
                 write_task(items)
             metrics["zero_shot"] = measure_zero_shot(config, model, tokenizer, items)
+    metrics["size"] = measure_size(checkpoint)
+    if config.evaluation.efficiency and not config.dense:
+        pruned = open_pruned(config, checkpoint)
+        metrics["efficiency"] = measure_efficiency(config, open_dense(config), pruned)
     write_text(folder / "config.yaml", dumps(config))
     write_json(folder / "metrics.json", {**metrics, "provenance": provenance(config, started)})
     return metrics

@@ -6,13 +6,17 @@ python -m thanos.stages.tabulate results.csv --output tables [--axes method.bloc
 import dataclasses
 from pathlib import Path
 
+import pandas as pd
+
 from ..artifacts import atomic_folder
 from ..reporting.ablations import ablation_table
+from ..reporting.efficiency import efficiency_tables
 from ..reporting.frame import from_csv
 from ..reporting.grid import Table
 from ..reporting.html import to_html
 from ..reporting.measures import main_measures
 from ..reporting.published import read_published
+from ..reporting.recovery import recovered
 from ..reporting.render import to_csv, to_latex, to_markdown, to_terminal
 from ..reporting.tables import main_tables
 from .command import parser, run_command
@@ -27,16 +31,33 @@ RENDERERS = {
 
 
 def make_tables(results: Path, axes: list[str], title: str, published: Path | None) -> list[Table]:
-    """The tables of a suite: over its axes for an ablation, otherwise methods by pattern."""
+    """The tables of a suite: over its axes for an ablation, otherwise methods by pattern.
+
+    A comparison of methods also gets its recovery, sizes and latencies.
+    """
     frame = from_csv(results.read_text(encoding="utf-8"))
     if axes:
-        tables = [
+        main = [
             ablation_table(frame, axes, measure, name=f"{measure.metric}-{measure.dataset}")
             for measure in main_measures(frame)
         ]
     else:
-        tables = main_tables(frame, read_published(published) if published else None)
-    return [dataclasses.replace(table, title=title or table.title) for table in tables]
+        main = main_tables(frame, read_published(published) if published else None)
+    tables = [dataclasses.replace(table, title=title or table.title) for table in main]
+    return tables if axes else [*tables, *_recovery(frame, title), *efficiency_tables(frame)]
+
+
+def _recovery(frame: pd.DataFrame, title: str) -> list[Table]:
+    """The main tables once more, as shares of the dense model's values."""
+    shares = recovered(frame)
+    return [
+        dataclasses.replace(
+            table,
+            name=table.name.replace("main", "recovery", 1),
+            title=f"{title or table.title}: share of the dense model's quality",
+        )
+        for table in (main_tables(shares) if main_measures(shares) else [])
+    ]
 
 
 def main() -> None:

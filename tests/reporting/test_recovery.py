@@ -1,0 +1,70 @@
+"""Shares of the dense model's values, on paper."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from thanos.reporting.frame import collect
+from thanos.reporting.recovery import recovered
+from thanos.reporting.render import to_markdown
+from thanos.stages.tabulate import make_tables
+
+WriteRun = Callable[..., Path]
+
+
+@pytest.fixture
+def runs(write_run: WriteRun) -> list[Path]:
+    return [
+        write_run(pattern="dense", method="dense", perplexity=20.0, acc=80.0),
+        write_run(method="wanda", perplexity=30.0, acc=60.0),
+        write_run(method="thanos", perplexity=25.0, acc=72.0),
+    ]
+
+
+def shares(frame: pd.DataFrame, method: str) -> dict[str, float]:
+    rows = frame[(frame["method"] == method) & frame["share_of_dense"].notna()]
+    return dict(zip(rows["metric"], rows["share_of_dense"], strict=True))
+
+
+def test_every_metric_that_the_dense_run_has_gets_a_share(runs: list[Path]) -> None:
+    frame = collect(runs)
+    assert shares(frame, "thanos") == {
+        "perplexity": 1.25, "loss": 1.0, "acc": 0.9, "mean_acc": 0.9
+    }  # fmt: skip
+    assert shares(frame, "wanda")["perplexity"] == 1.5
+    assert set(shares(frame, "dense").values()) == {1.0}
+
+
+def test_only_what_was_measured_alike_is_compared(write_run: WriteRun, runs: list[Path]) -> None:
+    others = [
+        write_run(method="thanos", perplexity=25.0, seqlen=512),
+        write_run(method="thanos", perplexity=25.0, corpus="other"),
+        write_run("doc-opt", method="thanos", perplexity=25.0),
+    ]
+    frame = collect([*runs, *others])
+    names = {"/".join(folder.parts[-3:]) for folder in others}
+    assert frame.loc[frame["run"].isin(names), "share_of_dense"].isna().all()
+
+
+def test_the_recovery_table(runs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text(collect(runs).to_csv(index=False))
+    main, recovery = make_tables(tmp_path / "results.csv", [], "Mine", None)
+    assert (main.name, recovery.name) == ("main", "recovery")
+    assert recovery.title == "Mine: share of the dense model's quality"
+    lines = [line for line in to_markdown(recovery).splitlines() if line.startswith("| ")]
+    assert lines[0].count("perplexity (× dense) ↓") == 1
+    assert lines[0].count("zero-shot mean accuracy (% of dense) ↑") == 1
+    assert "| Dense |  | 1.00 | 100.0 |" in lines
+    assert "| Wanda | 50.0% | 1.50 | 75.00 |" in lines
+    assert "| Thanos | 50.0% | **1.25** | **90.00** |" in lines
+
+
+def test_without_a_dense_run_there_is_no_recovery(write_run: WriteRun, tmp_path: Path) -> None:
+    frame = collect([write_run()])
+    assert set(recovered(frame)["metric"]) == {
+        "loss", "peak_memory_bytes", "relative_error", "seconds", "sparsity"
+    }  # fmt: skip
+    (tmp_path / "results.csv").write_text(frame.to_csv(index=False))
+    assert [table.name for table in make_tables(tmp_path / "results.csv", [], "", None)] == ["main"]

@@ -1,0 +1,149 @@
+"""What pruning costs and what it buys: tables of sizes and of latencies, beside the dense model."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from thanos.reporting import notes
+from thanos.reporting.grid import Block, Cell, Column, Row, Table
+from thanos.reporting.labels import VARIANT_COLUMNS, method_label, method_rank, pattern_label
+from thanos.reporting.measures import over_seeds, records, with_variants
+
+_ROW_KEYS = ("model", "pattern", "method", *VARIANT_COLUMNS)
+_MILLION, _MEBIBYTE = 1e6, 2.0**20
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """A column: where its number is in the frame, and how it is shown."""
+
+    column: Column
+    metric: str
+    unit: float = 1.0
+    digits: str = ".2f"
+
+
+_SIZES = (
+    _Quantity(Column("Weights (million)", "all"), "size.parameters.total", _MILLION),
+    _Quantity(Column("Weights (million)", "not zero"), "size.parameters.nonzero", _MILLION),
+    _Quantity(Column("Weights (million)", "compact"), "efficiency.parameters.compact", _MILLION),
+    _Quantity(Column("Checkpoint (MiB)", "dense"), "size.bytes.dense", _MEBIBYTE),
+    _Quantity(Column("Checkpoint (MiB)", "packed"), "size.bytes.packed", _MEBIBYTE),
+    _Quantity(Column("Checkpoint (MiB)", "compact"), "efficiency.bytes.compact", _MEBIBYTE),
+    _Quantity(Column("Pruning", "seconds"), "seconds", digits=".1f"),
+    _Quantity(Column("Pruning", "peak MiB"), "peak_memory_bytes", _MEBIBYTE, ".0f"),
+)
+_TIMED = {"forward": "Forward pass (ms)", "decode": "Decoding (ms per token)"}
+
+
+def efficiency_tables(frame: pd.DataFrame) -> list[Table]:
+    """The tables `size` and `latency`, as far as the frame has what they show."""
+    frame = with_variants(frame)
+    return [table for table in (_size_table(frame), _latency_table(frame)) if table]
+
+
+def _size_table(frame: pd.DataFrame) -> Table | None:
+    if not frame["metric"].str.startswith("size.").any():
+        return None
+    found = _Found.of(frame, (quantity.metric for quantity in _SIZES))
+    blocks = found.blocks(
+        lambda key: tuple(
+            _cell(found.value(key, quantity.metric), quantity.unit, quantity.digits)
+            for quantity in _SIZES
+        )
+    )
+    return Table(
+        "size",
+        "Size of the models and cost of pruning",
+        ("Pattern", "Method"),
+        tuple(quantity.column for quantity in _SIZES),
+        blocks,
+        (
+            "Packed: values that are not zero and a bit per weight, without loss. Compact: pruned "
+            "columns, and rows that nothing reads any more, removed (structured patterns only).",
+            "Seconds and peak memory are of the whole pruning process, reading and writing "
+            "included; jobs may have run side by side.",
+            *notes.gap_note(row for block in blocks for row in block.rows),
+        ),
+    )
+
+
+def _latency_table(frame: pd.DataFrame) -> Table | None:
+    measured = frame[frame["metric"].str.startswith("efficiency.")]
+    if measured.empty:
+        return None
+    found = _Found.of(measured, measured["metric"].unique())
+
+    def cells(key: tuple[Any, ...]) -> tuple[Cell, ...]:
+        row: list[Cell] = []
+        for part in _TIMED:
+
+            def value(name: str, part: str = part) -> float | None:
+                return found.value(key, f"efficiency.{part}.{name}")
+
+            low, high = value("speedup_low"), value("speedup_high")
+            spread = Cell() if low is None or high is None else Cell(f"{low:.2f}–{high:.2f}")
+            row += [_cell(value("dense_ms")), _cell(value("pruned_ms")), _cell(value("speedup"))]
+            row += [spread, _cell(value("ideal_speedup"))]
+        return tuple(row)
+
+    blocks = found.blocks(cells)
+    names = ("dense", "pruned", "speed-up", "range", "ideal")
+    return Table(
+        "latency",
+        "Latency of the pruned models beside the dense ones",
+        ("Pattern", "Method"),
+        tuple(Column(title, name) for title in _TIMED.values() for name in names),
+        blocks,
+        (
+            f"Pruned models run in this form: {', '.join(sorted(set(measured['source'])))}.",
+            "Dense and pruned alternate in one process, with nothing beside it; medians, and the "
+            "speed-up's range over rounds.",
+            "Ideal: ratio of the multiplications in the linear layers, head included.",
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Means over seeds by row key and metric."""
+
+    values: dict[tuple[tuple[Any, ...], str], float]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, metrics: Iterable[str]) -> "_Found":
+        values = {}
+        for metric in metrics:
+            means = over_seeds(frame[frame["metric"] == metric], list(_ROW_KEYS))
+            for row in records(means):
+                values[tuple(row[key] for key in _ROW_KEYS), metric] = row["mean"]
+        return cls(values)
+
+    def value(self, key: tuple[Any, ...], metric: str) -> float | None:
+        return self.values.get((key, metric))
+
+    def blocks(self, cells: Callable[[tuple[Any, ...]], tuple[Cell, ...]]) -> tuple[Block, ...]:
+        """A block per model; rows in the order of patterns and methods."""
+        keys = sorted({key for key, _ in self.values}, key=_order)
+        return tuple(
+            Block(model, tuple(_row(key, cells(key)) for key in keys if key[0] == model))
+            for model in dict.fromkeys(key[0] for key in keys)
+        )
+
+
+def _row(key: tuple[Any, ...], cells: tuple[Cell, ...]) -> Row:
+    return Row((pattern_label(key[1]).title, method_label(_named(key))), cells)
+
+
+def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    return key[0], pattern_label(key[1]), method_rank(_named(key))
+
+
+def _named(key: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip(_ROW_KEYS, key, strict=True))
+
+
+def _cell(value: float | None, unit: float = 1.0, digits: str = ".2f") -> Cell:
+    return Cell() if value is None else Cell(f"{value / unit:{digits}}", value / unit)

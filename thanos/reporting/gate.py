@@ -1,0 +1,65 @@
+"""The dense gate: whether our dense models reproduce published perplexities."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from thanos.reporting.labels import DENSE
+from thanos.reporting.measures import Measure
+from thanos.reporting.published import PublishedTable, is_wikitext2
+
+GATE_TOLERANCE = 0.02
+
+
+def gate_notes(
+    frame: pd.DataFrame,
+    measures: Iterable[Measure],
+    published: PublishedTable,
+    tolerance: float = GATE_TOLERANCE,
+) -> list[str]:
+    """Sentences that say for every model: missed (by how much), ok, or unknown (why).
+
+    A model whose dense perplexity is off by more than `tolerance` is missed. Published values are
+    WikiText-2's and hold for one window length, so another corpus or length is unknown.
+    """
+    missed: list[str] = []
+    passed: list[str] = []
+    unknown: dict[str, list[str]] = {}  # models by reason
+    for measure in measures:
+        if measure.metric != "perplexity":
+            continue
+        rows = measure.rows(frame)
+        for model in dict.fromkeys(rows["model"]):
+            dense = rows[(rows["model"] == model) & (rows["pattern"] == DENSE)]
+            if dense.empty:
+                unknown.setdefault("no dense run among these results", []).append(model)
+                continue
+            first = dense.iloc[0]
+            value = None
+            if is_wikitext2(measure.dataset):
+                value = published.find(
+                    model, first["model_path"], first["context"], DENSE, DENSE, 0.0
+                )
+            if value is None:
+                reason = f"no published {measure.dataset} perplexity"
+                if not pd.isna(first["context"]):
+                    reason += f" at {first['context']:.0f} tokens"
+                unknown.setdefault(reason, []).append(model)
+                continue
+            deviation = first["value"] / value.perplexity - 1
+            text = (
+                f"{model} has {first['value']:.2f}, published {value.perplexity:.2f} "
+                f"({deviation:+.1%}, tolerance {tolerance:.0%}, {value.source})"
+            )
+            (passed if abs(deviation) <= tolerance else missed).append(text)
+    return [
+        *(
+            f"Dense gate missed: {text}: do not compare its pruned rows with published ones."
+            for text in missed
+        ),
+        *(f"Dense gate ok: {text}." for text in passed),
+        *(
+            f"Dense gate unknown: {', '.join(models)} ({reason})."
+            for reason, models in unknown.items()
+        ),
+    ]
