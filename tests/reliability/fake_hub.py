@@ -39,7 +39,7 @@ class FakeHub:
             def do_GET(self) -> None:
                 hub.answer(self)
 
-            do_HEAD = do_POST = do_GET
+            do_HEAD = do_POST = do_GET  # noqa: N815 - http.server calls these names
 
             def log_message(self, *_: object) -> None:
                 pass
