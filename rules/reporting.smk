@@ -8,6 +8,7 @@ rule collect:
     output:
         results=f"{SUITE}/results.csv",
         layers=f"{SUITE}/layers.csv",
+        windows=f"{SUITE}/windows.csv",
     log:
         f"{SUITE}/logs/collect.log",
     benchmark:
@@ -18,12 +19,14 @@ rule collect:
         runs=lambda wildcards: run_folders(wildcards.suite),
     shell:
         "python -m thanos.stages.collect --output {output.results:q} --layers {output.layers:q}"
-        " {params.runs:q} > {log:q} 2>&1"
+        " --windows {output.windows:q} {params.runs:q} > {log:q} 2>&1"
 
 
 rule tables:
     input:
         results=f"{SUITE}/results.csv",
+        layers=f"{SUITE}/layers.csv",
+        windows=f"{SUITE}/windows.csv",
         published=PUBLISHED,
     output:
         report(
@@ -42,7 +45,8 @@ rule tables:
         axes=lambda wildcards: list(load_suite(wildcards.suite).axes),
         title=lambda wildcards: load_suite(wildcards.suite).title,
     shell:
-        "python -m thanos.stages.tabulate {input.results:q} --published {input.published:q}"
+        "python -m thanos.stages.tabulate {input.results:q} --layers {input.layers:q}"
+        " --windows {input.windows:q} --published {input.published:q}"
         " --axes {params.axes:q} --title {params.title:q} --output {output:q} > {log:q} 2>&1"
 
 

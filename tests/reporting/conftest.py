@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def write_run(tmp_path: Path) -> WriteRun:
         path: str | None = None,
         corpus: str = "docs",
         acc: float | None = None,
+        noise: Callable[[int], float] = lambda window: 0.0,
         options: dict | None = None,
     ) -> Path:
         config = {
@@ -78,7 +80,11 @@ def write_run(tmp_path: Path) -> WriteRun:
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         result = {"perplexity": perplexity, "loss": 3.5, "windows": 100, "seqlen": seqlen}
-        corpora = {corpus: {**result, "corpus_sha256": "c0ffee"}}
+        # Windows differ in difficulty, and all runs find the same ones difficult.
+        losses = [
+            math.log(perplexity) + 0.1 * (window - 4.5) + noise(window) for window in range(10)
+        ]
+        corpora = {corpus: {**result, "corpus_sha256": "c0ffee", "window_losses": losses}}
         _write(folder / "perplexity.json", {"corpora": corpora})
         if pattern != "dense":
             reached = SPARSITY.get(pattern, 0.5) * (1 - alpha if ":" in pattern[:2] else 1)

@@ -26,6 +26,7 @@ def test_one_row_per_run_and_metric(write_run: WriteRun) -> None:
         ("mean_acc", "zero_shot"): 73.5,
         ("peak_memory_bytes", ""): 123456789,
         ("perplexity", "docs"): 33.94,
+        ("raised_damping", ""): 0,
         ("relative_error", ""): 0.02,
         ("seconds", ""): 3.5,
         ("sparsity", ""): 0.45,

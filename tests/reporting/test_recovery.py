@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from thanos.reporting.frame import collect
+from thanos.reporting.frame import collect, collect_windows
 from thanos.reporting.recovery import recovered
 from thanos.reporting.render import to_markdown
-from thanos.stages.tabulate import make_tables
+from thanos.reporting.suite_tables import comparison_tables
 
 WriteRun = Callable[..., Path]
 
@@ -48,10 +48,9 @@ def test_only_what_was_measured_alike_is_compared(write_run: WriteRun, runs: lis
     assert frame.loc[frame["run"].isin(names), "share_of_dense"].isna().all()
 
 
-def test_the_recovery_table(runs: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "results.csv").write_text(collect(runs).to_csv(index=False))
-    main, recovery = make_tables(tmp_path / "results.csv", [], "Mine", None)
-    assert (main.name, recovery.name) == ("main", "recovery")
+def test_the_recovery_table(runs: list[Path]) -> None:
+    tables = comparison_tables(collect(runs), collect_windows(runs), title="Mine")
+    recovery = next(table for table in tables if table.name == "recovery")
     assert recovery.title == "Mine: share of the dense model's quality"
     lines = [line for line in to_markdown(recovery).splitlines() if line.startswith("| ")]
     assert lines[0].count("perplexity (× dense) ↓") == 1
@@ -61,10 +60,11 @@ def test_the_recovery_table(runs: list[Path], tmp_path: Path) -> None:
     assert "| Thanos | 50.0% | **1.25** | **90.00** |" in lines
 
 
-def test_without_a_dense_run_there_is_no_recovery(write_run: WriteRun, tmp_path: Path) -> None:
-    frame = collect([write_run()])
+def test_without_a_dense_run_there_is_no_recovery(write_run: WriteRun) -> None:
+    runs = [write_run()]
+    frame = collect(runs)
     assert set(recovered(frame)["metric"]) == {
-        "loss", "peak_memory_bytes", "relative_error", "seconds", "sparsity"
+        "loss", "peak_memory_bytes", "raised_damping", "relative_error", "seconds", "sparsity"
     }  # fmt: skip
-    (tmp_path / "results.csv").write_text(frame.to_csv(index=False))
-    assert [table.name for table in make_tables(tmp_path / "results.csv", [], "", None)] == ["main"]
+    tables = comparison_tables(frame, collect_windows(runs))
+    assert [table.name for table in tables] == ["main", "seconds"]

@@ -8,6 +8,7 @@ import pandas as pd
 
 from thanos.errors import UserError
 from thanos.reporting import notes
+from thanos.reporting.evidence import Evidence
 from thanos.reporting.grid import GAP, Block, Cell, Column, Row, Table, mark_best, measured
 from thanos.reporting.labels import (
     DENSE,
@@ -26,6 +27,9 @@ from thanos.reporting.measures import (
     with_variants,
 )
 
+# Over these axes values must differ, and what can be compared are the methods.
+_COMPARES_METHODS = {"nominal_sparsity", "calibration_windows"}
+
 
 def ablation_table(
     frame: pd.DataFrame,
@@ -33,6 +37,7 @@ def ablation_table(
     measure: Measure | None = None,
     *,
     across: Sequence[str] = (),
+    windows: pd.DataFrame | None = None,
     name: str | None = None,
 ) -> Table:
     """One row per value of the swept column(s) `axis`, a column per model × pattern × method.
@@ -40,8 +45,9 @@ def ablation_table(
     `axis` is any column of the frame or its configuration key, several make a grid (mask metric ×
     scope × update); `across` names further columns that split the table's columns, by default
     `calibration` where the runs have several. The best value of each column is marked; over
-    `nominal_sparsity`, the best method of each row instead. `measure` is by default the first
-    perplexity.
+    `nominal_sparsity` or calibration sizes, the best method of each row instead: where evidence
+    supports it, for which a single seed needs `windows`, of `collect_windows`. `measure` is by
+    default the first perplexity.
     """
     axes = tuple(column_of(key) for key in ((axis,) if isinstance(axis, str) else axis))
     across = across or default_across(frame, axes)
@@ -58,11 +64,12 @@ def ablation_table(
         )
         for at in values
     ]
-    if over_rows := "nominal_sparsity" in axes:
-        body = [_mark_row(row, heads, measure) for row in body]
+    evidence = Evidence(measure, windows)
+    if over_rows := not _COMPARES_METHODS.isdisjoint(axes):
+        body = [_mark_row(row, heads, evidence) for row in body]
     else:
         for index in range(len(heads)):
-            body = mark_best(body, index, measure.higher_is_better)
+            body = mark_best(body, index, evidence)
     footnotes = (
         *notes.seed_note(points),
         *notes.protocol_notes(frame, [measure]),
@@ -75,7 +82,7 @@ def ablation_table(
         tuple(Column(group, label) for group, label in heads),
         (*_dense_block(rows, measure, points, len(axes)), Block("Pruned", tuple(body))),
         footnotes,
-        "best method of each row" if over_rows else "best of each column",
+        notes.BEST_OF_ROW if over_rows else notes.BEST_OF_COLUMN,
     )
 
 
@@ -140,15 +147,13 @@ def natural(at: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
-def _mark_row(row: Row, heads: list[tuple[str, str]], measure: Measure) -> Row:
+def _mark_row(row: Row, heads: list[tuple[str, str]], evidence: Evidence) -> Row:
     """Mark the best cell of a row within each group of columns."""
     cells = list(row.cells)
     for group in dict.fromkeys(head[0] for head in heads):
         places = [index for index, head in enumerate(heads) if head[0] == group]
         turned = [Row((), (cells[index],)) for index in places]
-        for index, marked in zip(
-            places, mark_best(turned, 0, measure.higher_is_better), strict=True
-        ):
+        for index, marked in zip(places, mark_best(turned, 0, evidence), strict=True):
             cells[index] = marked.cells[0]
     return Row(row.labels, tuple(cells))
 

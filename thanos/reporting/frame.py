@@ -1,8 +1,9 @@
 """All results of a set of runs as one tidy frame: one row per run and metric."""
 
 import io
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ COLUMNS = (
     # of the configuration
     "nominal_sparsity",
     "evaluation",
+    "quantization",
     "model_path",
     "calibration_source",
     "calibration_windows",
@@ -58,13 +60,14 @@ LAYER_COLUMNS = (
     "relative_error",
     "seconds",
 )
+WINDOW_COLUMNS = ("run", "dataset", "window", "loss")
 _WITHIN_BLOCK = re.compile(r"^.*?\.\d+\.")  # model.layers.0.self_attn.q_proj: self_attn.q_proj
 _TEXT = {
     *("run", "model", "calibration", "method", "pattern", "metric", "dataset", "source"),
-    *("evaluation", "model_path", "calibration_source", "order"),
+    *("evaluation", "quantization", "model_path", "calibration_source", "order"),
     *("mask_metric", "mask_scope", "mask_update", "layer", "layer_type"),
 }
-_INTEGERS = {"seed", "block", "rows", "columns"}
+_INTEGERS = {"seed", "block", "rows", "columns", "window"}
 
 
 def collect(run_folders: Iterable[Path | str]) -> pd.DataFrame:
@@ -96,6 +99,17 @@ def collect_layers(run_folders: Iterable[Path | str]) -> pd.DataFrame:
     return _frame(rows, LAYER_COLUMNS).sort_values(
         ["run", "block"], kind="stable", ignore_index=True
     )
+
+
+def collect_windows(run_folders: Iterable[Path | str]) -> pd.DataFrame:
+    """The loss of every evaluation window: one row per run, corpus and window."""
+    rows = [
+        {"run": run.name, "dataset": corpus, "window": window, "loss": loss}
+        for run in _read_all(run_folders)
+        for corpus, result in run.perplexity.get("corpora", {}).items()
+        for window, loss in enumerate(result.get("window_losses", ()))
+    ]
+    return _frame(rows, WINDOW_COLUMNS)
 
 
 def to_csv(frame: pd.DataFrame) -> str:
@@ -137,6 +151,7 @@ def _identity(run: RunFiles) -> dict[str, Any]:
         "seed": seed,
         "nominal_sparsity": pattern.sparsity,
         "evaluation": evaluation.get("name"),
+        "quantization": evaluation.get("quantization") or "none",
         "model_path": model.get("path"),
         "calibration_source": calibration.get("source"),
         "calibration_windows": calibration.get("windows"),
@@ -152,6 +167,8 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
         for key in ("sparsity", "relative_error", "seconds", "peak_memory_bytes"):
             if run.pruning.get(key) is not None:
                 yield {"metric": key, "value": run.pruning[key]}
+        if (raised := _raised_damping(run)) is not None:
+            yield {"metric": "raised_damping", "value": raised}
         for corpus, result in run.perplexity.get("corpora", {}).items():
             shared = {
                 "dataset": corpus,
@@ -175,6 +192,7 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
                 "metric": "mean_acc",
                 "dataset": "zero_shot",
                 "value": run.zero_shot["mean_acc"],
+                "stderr": _stderr_of_mean(run.zero_shot["tasks"].values()),
                 "n": sum(result.get("n") or 0 for result in run.zero_shot["tasks"].values()),
                 "source": "+".join(sorted(run.zero_shot["tasks"])),
             }
@@ -185,6 +203,22 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
         form = f"{results['form']} on {results['device']}" if "form" in results else None
         for key, value in _numbers(measured, part):
             yield {"metric": key, "value": value, "source": form}
+
+
+def _stderr_of_mean(tasks: Collection[dict[str, Any]]) -> float | None:
+    """Of the mean over independent tasks; None if one of them has none."""
+    errors = [task.get("acc_stderr") for task in tasks]
+    known = [error for error in errors if error is not None]
+    return math.hypot(*known) / len(errors) if len(known) == len(errors) else None
+
+
+def _raised_damping(run: RunFiles) -> int | None:
+    """How many layers needed more than the configured λ; None if the method uses none."""
+    asked = run.config["method"].get("damping")
+    used = [layer.get("damping") for layer in run.pruning.get("layers", ())]
+    if asked is None or not used or None in used:
+        return None
+    return sum(damping > asked * (1 + 1e-6) for damping in used)
 
 
 def _numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:

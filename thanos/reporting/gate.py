@@ -29,6 +29,7 @@ def gate_notes(
         if measure.metric != "perplexity":
             continue
         rows = measure.rows(frame)
+        rows = rows[rows["quantization"] == "none"]
         for model in dict.fromkeys(rows["model"]):
             dense = rows[(rows["model"] == model) & (rows["pattern"] == DENSE)]
             if dense.empty:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from thanos.reporting.measures import Measure
+from thanos.reporting.evidence import Evidence
+from thanos.reporting.measures import Measure, Observation
 
 GAP = "—"
 
@@ -19,6 +20,7 @@ class Cell:
     interval: str = ""
     half_width: float | None = None
     best: bool = False
+    observations: tuple[Observation, ...] = ()  # that the number is the mean of
 
 
 @dataclass(frozen=True)
@@ -97,23 +99,24 @@ def measured(measure: Measure, mean: dict[Any, Any] | None) -> Cell:
     if mean is None:
         return Cell()
     value, half_width = float(mean["mean"]), float(mean["interval"])
+    observations = tuple(mean.get("observations", ()))
     if math.isnan(half_width):
-        return Cell(measure.text(value), value)
+        return Cell(measure.text(value), value, observations=observations)
     interval = f"{half_width:.{measure.decimals(value)}f}"
-    return Cell(measure.text(value), value, interval, half_width)
+    return Cell(measure.text(value), value, interval, half_width, observations=observations)
 
 
-def mark_best(rows: list[Row], column: int, higher_is_better: bool) -> list[Row]:
-    """Mark the best of a column: every cell that reads the same.
-
-    A value that stands alone is not marked.
-    """
+def mark_best(rows: list[Row], column: int, evidence: Evidence) -> list[Row]:
+    """Mark the best of a column, if the evidence puts it before every other value."""
     filled = [row.cells[column] for row in rows if row.cells[column].value is not None]
     if len(filled) < 2:
         return rows
-    choose = max if higher_is_better else min
-    best = choose(filled, key=lambda cell: cell.value or 0.0).text
-    return [_with_mark(row, column) if row.cells[column].text == best else row for row in rows]
+    choose = max if evidence.measure.higher_is_better else min
+    best = choose(filled, key=lambda cell: cell.value or 0.0)
+    others = [cell.observations for cell in filled if cell is not best]
+    if not all(evidence.better(best.observations, other) for other in others):
+        return rows
+    return [_with_mark(row, column) if row.cells[column] is best else row for row in rows]
 
 
 def _with_mark(row: Row, column: int) -> Row:

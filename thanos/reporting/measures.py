@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ _TITLES = {
     "peak_memory_bytes": "peak memory (bytes)",
     "relative_error": "relative layer error",
     "sparsity": "sparsity",
+    "raised_damping": "layers with raised λ",
 }
 _HIGHER_IS_BETTER = ("acc", "mean_acc", "mean_acc_share")
 _DATASETS = ("wikitext2", "ptb", "c4")  # the paper's order; others follow by name
@@ -31,8 +32,23 @@ _CONDITIONS = (
     *("calibration", "calibration_source", "calibration_windows", "calibration_seqlen"),
     *("evaluation", "model_path", "block_size", "damping", "refine_steps", "order", "correction"),
     *("mask_metric", "mask_scope", "mask_update", "outlier_fraction", "context", "source"),
+    "quantization",
 )
-_DENSE_CONDITIONS = ("model_path", "context", "source")  # a dense model has no calibration
+_DENSE_CONDITIONS = (
+    "quantization",
+    "model_path",
+    "context",
+    "source",
+)  # a dense model has no calibration
+
+
+class Observation(NamedTuple):
+    """What one run, of one seed, contributes to a mean; `stderr` is NaN where it is not known."""
+
+    seed: int
+    run: str
+    value: float
+    stderr: float
 
 
 @dataclass(frozen=True)
@@ -92,21 +108,27 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with neutral values for missing variant options, and all dense runs alike."""
+    """The frame with neutral values for missing variant options, and all dense runs alike.
+
+    A model whose weights are quantised for the evaluation is another model: `doc-llama int4`.
+    """
     dense = frame["pattern"] == DENSE
     neutral = {"outlier_fraction": 0.0, "refine_steps": 0.0, "order": "block", "correction": 0.0}
     filled = {
         column: frame[column].mask(dense | frame[column].isna() | (frame[column] == ""), value)
         for column, value in neutral.items()
     }
-    return frame.assign(method=frame["method"].mask(dense, DENSE), **filled)
+    quantized = ~frame["quantization"].isin(("", "none"))
+    model = frame["model"].mask(quantized, frame["model"] + " " + frame["quantization"])
+    return frame.assign(model=model, method=frame["method"].mask(dense, DENSE), **filled)
 
 
 def over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Mean over seeds of one measure's rows, per group of `keys`.
 
     Returns the keys with `mean`, `interval` (half width of the 95% interval by Student's t; NaN for
-    one seed) and `seeds`. Raises UserError if a group differs in more than the seed.
+    one seed), `seeds` and `observations`, a tuple of `Observation`. Raises UserError if a group
+    differs in more than the seed.
     """
     means = []
     for values, group in rows.groupby(list(keys), dropna=False, sort=True):
@@ -119,15 +141,22 @@ def over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
                 f"several runs for one seed: {', '.join(group['run'])}; remove the outdated one"
             )
         count = len(group)
-        interval = float("nan")
-        if count > 1:
-            quantile = stdtrit(count - 1, (1 + CONFIDENCE) / 2)
-            interval = float(quantile * group["value"].std(ddof=1) / np.sqrt(count))
         record = dict(zip(keys, values, strict=True))
-        mean = float(group["value"].mean())
-        record |= {"mean": mean, "interval": interval, "seeds": count}
+        mean, interval = mean_interval(group["value"].to_numpy())
+        parts = group.reindex(columns=Observation._fields)  # layers have no standard error
+        observed = tuple(Observation(*row) for row in parts.itertuples(index=False))
+        record |= {"mean": mean, "interval": interval, "seeds": count, "observations": observed}
         means.append(record)
-    return pd.DataFrame(means, columns=[*keys, "mean", "interval", "seeds"])
+    return pd.DataFrame(means, columns=[*keys, "mean", "interval", "seeds", "observations"])
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """Mean and half width of its 95% interval by Student's t, NaN for a single value."""
+    count = len(values)
+    if count < 2:
+        return float(values.mean()), float("nan")
+    quantile = stdtrit(count - 1, (1 + CONFIDENCE) / 2)
+    return float(values.mean()), float(quantile * values.std(ddof=1) / np.sqrt(count))
 
 
 def refuse_mixed_protocols(rows: pd.DataFrame, measure: Measure) -> None:

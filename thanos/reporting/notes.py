@@ -9,6 +9,13 @@ from thanos.reporting.labels import pattern_label
 from thanos.reporting.measures import CONFIDENCE, Measure
 
 BELOW_NOMINAL = "†"
+BEST_OF_BLOCK = (
+    "best of each block, where the 95% interval of its difference to every other, on the same "
+    "seeds or else on the same windows, leaves zero out"
+)
+BEST_OF_COLUMN = BEST_OF_BLOCK.replace("block", "column")
+BEST_OF_ROW = BEST_OF_BLOCK.replace("block", "row")
+_TIMES = "Wall time of the pruning stage, other jobs beside it; `snakemake timing` measures alone."
 
 
 def seed_note(means: pd.DataFrame) -> list[str]:
@@ -27,6 +34,8 @@ def protocol_notes(frame: pd.DataFrame, measures: Iterable[Measure]) -> list[str
     notes = []
     for measure in measures:
         rows = measure.rows(frame)
+        if measure.metric == "seconds":
+            notes.append(_TIMES)
         if measure.metric == "perplexity":
             lengths = rows.groupby("model", sort=False)["context"].first().dropna()
             if lengths.empty:

@@ -6,7 +6,7 @@ import pandas as pd
 from thanos.reporting.labels import DENSE
 
 # A share is that of the same quantity: model, metric and data, measured by the same protocol.
-_SAME = ["model", "model_path", "metric", "dataset", "n", "context", "source"]
+_SAME = ["model", "model_path", "quantization", "metric", "dataset", "n", "context", "source"]
 # The headline metrics as shares: their names and factors.
 _NAMES = {"perplexity": "perplexity_ratio", "mean_acc": "mean_acc_share"}
 _FACTORS = {"perplexity": 1.0, "mean_acc": 100.0}
@@ -33,7 +33,10 @@ def recovered(frame: pd.DataFrame) -> pd.DataFrame:
     quality = frame["metric"].isin(_NAMES)
     shares = frame[quality].dropna(subset="share_of_dense")
     factors = shares["metric"].map(_FACTORS).astype("float64")
+    values = shares["share_of_dense"] * factors
     shares = shares.assign(
-        metric=shares["metric"].map(_NAMES), value=shares["share_of_dense"] * factors
+        metric=shares["metric"].map(_NAMES),
+        value=values,
+        stderr=shares["stderr"] * values / shares["value"],
     )
     return pd.concat([frame[~quality], shares], ignore_index=True)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from thanos.errors import UserError
 from thanos.reporting import notes
+from thanos.reporting.evidence import Evidence
 from thanos.reporting.gate import GATE_TOLERANCE, gate_notes
 from thanos.reporting.grid import Block, Cell, Column, Row, Table, mark_best, measured
 from thanos.reporting.labels import VARIANT_COLUMNS, method_label, method_rank, pattern_label
@@ -28,12 +29,11 @@ _Key = tuple[Any, ...]  # values of _ROW_KEYS
 
 @dataclass(frozen=True)
 class _Filled:
-    """A column with its cells, one per row key. `ours`: its best values are to be marked."""
+    """A column with its cells, one per row key; with evidence its best values are marked."""
 
     column: Column
     cells: list[Cell]
-    ours: bool
-    higher_is_better: bool
+    evidence: Evidence | None = None
 
 
 def main_table(
@@ -41,16 +41,18 @@ def main_table(
     measures: Sequence[Measure] | None = None,
     published: PublishedTable | None = None,
     *,
+    windows: pd.DataFrame | None = None,
     name: str = "main",
     title: str = "Pruned models by pattern and method",
     gate_tolerance: float = GATE_TOLERANCE,
 ) -> Table:
     """Blocks by pattern, rows by method and variant, a column per measure and model.
 
-    Means over seeds, the best of each block marked. With `published`, a WikiText-2 column that has
-    published values of the same window length is followed by them and by our difference, and notes
-    say of every dense model whether it meets its published perplexity within `gate_tolerance`.
-    Raises UserError where results that are not comparable would share a cell or a column.
+    Means over seeds; the best of each block is marked where the evidence supports it, for which a
+    single seed needs `windows`, of `collect_windows`. With `published`, a WikiText-2 column that
+    has published values of the same window length is followed by them and by our difference, and
+    notes say of every dense model whether it meets its published perplexity within the gate's
+    tolerance. Raises UserError where results that are not comparable would share a cell or a column.
     """
     frame = with_variants(frame)
     measures = list(measures or main_measures(frame))
@@ -63,12 +65,11 @@ def main_table(
         rows = measure.rows(frame)
         refuse_mixed_protocols(rows, measure)
         means.append(over_seeds(rows, ["model", *_ROW_KEYS]))
+        evidence = Evidence(measure, windows)
         for model in dict.fromkeys(frame["model"]):
             ours = {_key(row): row for row in records(means[-1]) if row["model"] == model}
             cells = [measured(measure, ours.get(key)) for key in keys]
-            columns.append(
-                _Filled(Column(measure.title, model), cells, True, measure.higher_is_better)
-            )
+            columns.append(_Filled(Column(measure.title, model), cells, evidence))
             if published and measure.metric == "perplexity" and is_wikitext2(measure.dataset):
                 theirs = _Comparison(published, rows[rows["model"] == model], measure)
                 columns += theirs.columns(keys, cells)
@@ -95,21 +96,26 @@ def main_table(
         tuple(filled.column for filled in columns),
         _blocks(keys, rows_out, columns),
         tuple(footnotes),
+        notes.BEST_OF_BLOCK,
     )
 
 
 def main_tables(
-    frame: pd.DataFrame, published: PublishedTable | None = None, most_columns: int = MOST_COLUMNS
+    frame: pd.DataFrame,
+    published: PublishedTable | None = None,
+    windows: pd.DataFrame | None = None,
+    most_columns: int = MOST_COLUMNS,
 ) -> list[Table]:
     """The main table, or one per measure (`main-<metric>-<dataset>`) where it would be too wide."""
     measures = main_measures(frame)
     if len(measures) * frame["model"].nunique() <= most_columns:
-        return [main_table(frame, measures, published)]
+        return [main_table(frame, measures, published, windows=windows)]
     return [
         main_table(
             frame,
             [measure],
             published,
+            windows=windows,
             name=f"main-{measure.metric}-{measure.dataset}",
             title=f"Pruned models by pattern and method: {measure.title}",
         )
@@ -126,7 +132,7 @@ class _Comparison:
     measure: Measure
 
     def find(self, key: _Key) -> Any:
-        if self.rows.empty:
+        if self.rows.empty or (self.rows["quantization"] != "none").any():
             return None
         first = self.rows.iloc[0]
         pattern, method, alpha, refine_steps, order, correction = key
@@ -152,8 +158,8 @@ class _Comparison:
                 differences.append(Cell(f"{percent:+.1f}", percent))
         model = self.rows.iloc[0]["model"]
         return [
-            _Filled(Column(self.measure.title, f"{model} published"), values, False, False),
-            _Filled(Column(self.measure.title, f"{model} Δ%"), differences, False, False),
+            _Filled(Column(self.measure.title, f"{model} published"), values),
+            _Filled(Column(self.measure.title, f"{model} Δ%"), differences),
         ]
 
     def sources(self, keys: list[_Key]) -> list[str]:
@@ -165,8 +171,8 @@ def _blocks(keys: list[_Key], rows: list[Row], columns: list[_Filled]) -> tuple[
     for pattern in dict.fromkeys(key[0] for key in keys):
         block = [row for key, row in zip(keys, rows, strict=True) if key[0] == pattern]
         for index, filled in enumerate(columns):
-            if filled.ours:
-                block = mark_best(block, index, filled.higher_is_better)
+            if filled.evidence:
+                block = mark_best(block, index, filled.evidence)
         blocks.append(Block(pattern_label(pattern).title, tuple(block)))
     return tuple(blocks)
 

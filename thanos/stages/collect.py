@@ -1,12 +1,12 @@
 """Collect the results of finished runs into one tidy table.
 
-python -m thanos.stages.collect --output results.csv [--layers layers.csv] <run folder> ...
+python -m thanos.stages.collect --output results.csv [--layers …] [--windows …] <run folder> ...
 """
 
 from pathlib import Path
 
 from ..artifacts import write_text
-from ..reporting.frame import collect, collect_layers, to_csv
+from ..reporting.frame import collect, collect_layers, collect_windows, to_csv
 from .command import parser, run_command
 
 
@@ -15,11 +15,14 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--output", type=Path, required=True)
     arguments.add_argument("--layers", type=Path, help="also write the records of all layers")
+    arguments.add_argument("--windows", type=Path, help="also write the loss of every window")
     arguments.add_argument("runs", type=Path, nargs="+")
     given = arguments.parse_args()
     write_text(given.output, to_csv(collect(given.runs)))
     if given.layers:
         write_text(given.layers, to_csv(collect_layers(given.runs)))
+    if given.windows:
+        write_text(given.windows, to_csv(collect_windows(given.runs)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from ..artifacts import atomic_folder
 from ..reporting.curves import layer_figure, sweep_figure
 from ..reporting.figures import main_figure
 from ..reporting.frame import from_csv
-from ..reporting.labels import DENSE
+from ..reporting.heatmap import GRID_AXES, component_figure
+from ..reporting.labels import DENSE, column_of
 from ..reporting.measures import Measure, main_measures
 from ..reporting.style import save
 from .command import parser, run_command
@@ -20,21 +21,27 @@ from .command import parser, run_command
 def draw(frame: pd.DataFrame, layers: pd.DataFrame, axes: list[str], folder: Path) -> None:
     """Draw every figure of a suite into `folder`.
 
-    An ablation of one key gets its metrics and the pruning time over it; a grid of several keys is
-    a table only; a comparison of methods gets its metrics by pattern, and every layer's error.
+    An ablation of one key gets its metrics and the pruning time over it, the grid of components a
+    heat map; a comparison of methods gets its metrics by pattern, and every layer's error.
     """
     measures = main_measures(frame)
-    if axes:
-        for measure in [*measures, Measure("seconds")] if len(axes) == 1 else []:
+    if len(axes) == 1:
+        for measure in [*measures, Measure("seconds")]:
             name = "-".join(filter(None, (measure.metric, measure.dataset)))
             save(sweep_figure(frame, axes[0], measure), folder, name)
+    elif tuple(map(column_of, axes)) == GRID_AXES:
+        for measure in measures:
+            figure = component_figure(frame, measure)
+            save(figure, folder, f"components-{measure.metric}-{measure.dataset}")
+    if axes:
         return
     for measure in measures:
         save(main_figure(frame, measure), folder, f"main-{measure.metric}-{measure.dataset}")
     pruned = layers.dropna(subset=["relative_error"])
+    pruned = pruned[pruned["quantization"] == "none"]  # the others were pruned the same way
     for (model, pattern), _ in pruned[pruned["pattern"] != DENSE].groupby(["model", "pattern"]):
         name = f"layers-{model}-{str(pattern).replace(':', '-')}"
-        save(layer_figure(layers, str(model), str(pattern)), folder, name)
+        save(layer_figure(pruned, str(model), str(pattern)), folder, name)
 
 
 def main() -> None:

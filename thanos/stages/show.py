@@ -1,4 +1,4 @@
-"""Show the tables of finished suites on the terminal, and where everything lies.
+"""Show the main table of finished suites on the terminal, and where everything lies.
 
 python -m thanos.stages.show results/suites/demo
 """
@@ -15,7 +15,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("suites", type=Path, nargs="+")
     for suite in arguments.parse_args().suites:
-        tables = sorted((suite / "tables").glob("*.txt"))
+        tables = sorted((suite / "tables").glob("main*.txt"))
         if not tables:
             raise UserError(f"{suite} has no tables yet; run `snakemake {suite.name}`")
         for table in tables:

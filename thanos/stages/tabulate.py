@@ -1,24 +1,17 @@
 """Make the tables of a suite: Markdown, CSV, LaTeX, HTML for the report, and text for terminals.
 
-python -m thanos.stages.tabulate results.csv --output tables [--axes method.block_size]
+    python -m thanos.stages.tabulate results.csv --layers layers.csv --windows windows.csv \\
+        --output tables [--axes method.block_size]
 """
 
-import dataclasses
 from pathlib import Path
 
-import pandas as pd
-
 from ..artifacts import atomic_folder
-from ..reporting.ablations import ablation_table
-from ..reporting.efficiency import efficiency_tables
 from ..reporting.frame import from_csv
-from ..reporting.grid import Table
 from ..reporting.html import to_html
-from ..reporting.measures import main_measures
 from ..reporting.published import read_published
-from ..reporting.recovery import recovered
 from ..reporting.render import to_csv, to_latex, to_markdown, to_terminal
-from ..reporting.tables import main_tables
+from ..reporting.suite_tables import ablation_tables, comparison_tables
 from .command import parser, run_command
 
 RENDERERS = {
@@ -30,46 +23,26 @@ RENDERERS = {
 }
 
 
-def make_tables(results: Path, axes: list[str], title: str, published: Path | None) -> list[Table]:
-    """The tables of a suite: over its axes for an ablation, otherwise methods by pattern.
-
-    A comparison of methods also gets its recovery, sizes and latencies.
-    """
-    frame = from_csv(results.read_text(encoding="utf-8"))
-    if axes:
-        main = [
-            ablation_table(frame, axes, measure, name=f"{measure.metric}-{measure.dataset}")
-            for measure in main_measures(frame)
-        ]
-    else:
-        main = main_tables(frame, read_published(published) if published else None)
-    tables = [dataclasses.replace(table, title=title or table.title) for table in main]
-    return tables if axes else [*tables, *_recovery(frame, title), *efficiency_tables(frame)]
-
-
-def _recovery(frame: pd.DataFrame, title: str) -> list[Table]:
-    """The main tables once more, as shares of the dense model's values."""
-    shares = recovered(frame)
-    return [
-        dataclasses.replace(
-            table,
-            name=table.name.replace("main", "recovery", 1),
-            title=f"{title or table.title}: share of the dense model's quality",
-        )
-        for table in (main_tables(shares) if main_measures(shares) else [])
-    ]
-
-
 def main() -> None:
     """Entry point; see the module's docstring."""
     arguments = parser(__doc__)
     arguments.add_argument("results", type=Path)
+    arguments.add_argument("--layers", type=Path, required=True)
+    arguments.add_argument("--windows", type=Path, required=True)
     arguments.add_argument("--axes", nargs="*", default=[], help="keys that an ablation sweeps")
     arguments.add_argument("--title", default="")
     arguments.add_argument("--published", type=Path, help="published values to compare with")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
-    tables = make_tables(given.results, given.axes, given.title, given.published)
+    frame, layers, windows = (
+        from_csv(file.read_text(encoding="utf-8"))
+        for file in (given.results, given.layers, given.windows)
+    )
+    if given.axes:
+        tables = ablation_tables(frame, layers, windows, given.axes, given.title)
+    else:
+        published = read_published(given.published) if given.published else None
+        tables = comparison_tables(frame, windows, published, given.title)
     with atomic_folder(given.output) as folder:
         for table in tables:
             for suffix, render in RENDERERS.items():

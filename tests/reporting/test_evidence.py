@@ -1,0 +1,97 @@
+"""Paired differences, with numbers that can be checked on paper."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from thanos.reporting.differences import difference_tables
+from thanos.reporting.evidence import Evidence
+from thanos.reporting.frame import collect, collect_windows
+from thanos.reporting.measures import Measure, Observation
+from thanos.reporting.render import to_markdown
+
+WriteRun = Callable[..., Path]
+NAN = float("nan")
+PERPLEXITY = Measure("perplexity", "docs")
+
+
+def observed(folders: list[Path], stderr: float = NAN) -> list[Observation]:
+    frame = PERPLEXITY.rows(collect(folders))
+    return [Observation(row.seed, row.run, row.value, stderr) for row in frame.itertuples()]
+
+
+def test_one_seed_is_paired_over_windows(write_run: WriteRun) -> None:
+    one = write_run(method="thanos", perplexity=10.0)
+    # Losses differ by 0.1 and 0.3 in turn: mean 0.2, standard deviation 0.1054 over ten windows.
+    other = write_run(
+        method="wanda", perplexity=10.0, noise=lambda window: 0.2 + 0.1 * (-1) ** window
+    )
+    evidence = Evidence(PERPLEXITY, collect_windows([one, other]))
+    found = evidence.difference(observed([other]), observed([one]))
+    assert found is not None
+    assert found.pairs == "windows"
+    assert found.mean == pytest.approx(0.2)
+    # t(0.975, 9) = 2.2622
+    assert found.half_width == pytest.approx(2.2622 * 0.105409 / math.sqrt(10), rel=1e-4)
+    assert evidence.better(observed([one]), observed([other]))
+    assert not evidence.better(observed([other]), observed([one]))
+    assert not evidence.better(observed([one]), observed([one]))
+
+
+def test_several_seeds_are_paired_over_seeds(write_run: WriteRun) -> None:
+    one = [write_run(perplexity=math.exp(v), seed=s) for s, v in enumerate((1.0, 2.0, 3.0))]
+    other = [
+        write_run(method="wanda", perplexity=math.exp(v), seed=s)
+        for s, v in enumerate((1.1, 2.2, 3.3))
+    ]
+    found = Evidence(PERPLEXITY).difference(observed(other), observed(one))
+    assert found is not None
+    # Unpaired the seeds would drown the difference; t(0.975, 2) = 4.3027, deviation 0.1.
+    assert (found.mean, found.pairs) == (pytest.approx(0.2), "seeds")
+    assert found.half_width == pytest.approx(4.302653 * 0.1 / math.sqrt(3))
+    assert not found.supported
+
+
+def test_what_shares_no_seed_is_not_compared() -> None:
+    one, other = Observation(0, "a", 1.0, NAN), Observation(1, "b", 2.0, NAN)
+    assert Evidence(PERPLEXITY).difference([one], [other]) is None
+    assert not Evidence(PERPLEXITY).better([one], [other])
+
+
+def test_accuracies_have_their_standard_errors() -> None:
+    evidence = Evidence(Measure("mean_acc", "zero_shot"))
+    good, close, bad = (Observation(0, name, v, 1.0) for name, v in zip("abc", (72, 70, 60)))  # noqa: B905
+    assert evidence.better([good], [bad])
+    assert not evidence.better([good], [close])  # 2 is less than 1.96 · √2
+    assert not evidence.better([bad], [good])
+
+
+def test_the_table_of_a_comparison(write_run: WriteRun) -> None:
+    runs = [
+        write_run(model, "2:4", method, value)
+        for model, values in {"a": (10.0, 11.0), "b": (20.0, 19.0)}.items()
+        for method, value in zip(("thanos", "wanda"), values, strict=True)
+    ]
+    (table,) = difference_tables(collect(runs), collect_windows(runs))
+    lines = to_markdown(table).splitlines()
+    assert "| Wanda | **+10.00** ± 0.00 | **-5.00** ± 0.00 |" in lines
+    assert not any(line.startswith("| Thanos") for line in lines)
+
+
+def test_the_table_of_an_ablation(write_run: WriteRun) -> None:
+    runs = [
+        write_run("a", "2:4", method, value + windows / 64, windows=windows)
+        for method, value in (("thanos", 10.0), ("sparsegpt", 11.0))
+        for windows in (64, 128)
+    ]
+    (table,) = difference_tables(collect(runs), collect_windows(runs), ["calibration.windows"])
+    assert [(column.group, column.name) for column in table.columns] == [("a, 2:4", "SparseGPT")]
+    assert [row.cells[0].text for row in table.rows()] == ["+9.09", "+8.33"]
+
+
+def test_without_a_reference_there_is_no_table(write_run: WriteRun) -> None:
+    runs = [write_run(method="wanda"), write_run(method="magnitude", perplexity=50.0)]
+    assert difference_tables(collect(runs), collect_windows(runs)) == []
+    assert difference_tables(collect([write_run()]), None) == []

@@ -1,0 +1,84 @@
+"""Whether one result is better than another by more than chance: paired differences.
+
+Two methods are compared on what they share. With several seeds in common the pairs are the seeds,
+and the interval says what another draw of calibration data could change. With one seed the pairs
+are the evaluation windows, and it says what other text could change. Accuracies of one seed have
+only their standard errors.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from thanos.reporting.measures import Measure, Observation, mean_interval
+
+_NORMAL = 1.96  # 97.5% quantile
+_OF_LOSSES = ("perplexity", "perplexity_ratio")  # exponentials of a loss
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference and the half width of its 95% interval (NaN: not known).
+
+    Of perplexities it is that of the losses in nats: exp(mean) - 1 is the relative difference.
+    """
+
+    mean: float
+    half_width: float
+    pairs: str  # `seeds`, `windows` or empty
+
+    @property
+    def supported(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return abs(self.mean) > self.half_width  # False for NaN
+
+
+class Evidence:
+    """Compares results of one measure.
+
+    Args:
+        measure: of the results.
+        windows: of `collect_windows`; without it one seed of a perplexity proves nothing.
+    """
+
+    def __init__(self, measure: Measure, windows: pd.DataFrame | None = None) -> None:
+        self.measure = measure
+        self._losses: dict[str, np.ndarray] = {}
+        if windows is not None and measure.metric in ("loss", *_OF_LOSSES):
+            ours = windows[windows["dataset"] == measure.dataset]
+            for run, group in ours.groupby("run", sort=False):
+                self._losses[str(run)] = group.sort_values("window")["loss"].to_numpy()
+
+    def better(self, one: Sequence[Observation], other: Sequence[Observation]) -> bool:
+        """Whether the interval of the difference puts `one` before `other`."""
+        difference = self.difference(one, other)
+        if difference is None or not difference.supported:
+            return False
+        return (difference.mean > 0) == self.measure.higher_is_better
+
+    def difference(
+        self, one: Sequence[Observation], other: Sequence[Observation]
+    ) -> Difference | None:
+        """The mean of `one` - `other` on what they share; None if that is nothing."""
+        first, second = ({seen.seed: seen for seen in group} for group in (one, other))
+        seeds = sorted(set(first) & set(second))
+        if not seeds:
+            return None
+        pairs = [(first[seed], second[seed]) for seed in seeds]
+        if len(pairs) > 1:
+            values = np.array([self._value(a) - self._value(b) for a, b in pairs])
+            return Difference(*mean_interval(values), "seeds")
+        return self._of_one_seed(*pairs[0])
+
+    def _of_one_seed(self, one: Observation, other: Observation) -> Difference:
+        losses = [self._losses.get(seen.run) for seen in (one, other)]
+        if losses[0] is not None and losses[1] is not None and len(losses[0]) == len(losses[1]):
+            return Difference(*mean_interval(losses[0] - losses[1]), "windows")
+        half_width = _NORMAL * math.hypot(one.stderr, other.stderr)
+        return Difference(self._value(one) - self._value(other), half_width, "")
+
+    def _value(self, seen: Observation) -> float:
+        return math.log(seen.value) if self.measure.metric in _OF_LOSSES else seen.value

@@ -1,0 +1,85 @@
+"""All tables of a suite, in the order in which a reader wants them; the first is the main one."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from thanos.reporting.ablations import ablation_table
+from thanos.reporting.differences import difference_tables
+from thanos.reporting.efficiency import efficiency_tables
+from thanos.reporting.grid import Table
+from thanos.reporting.labels import DENSE
+from thanos.reporting.layer_types import layer_type_table
+from thanos.reporting.measures import Measure, main_measures
+from thanos.reporting.published import PublishedTable
+from thanos.reporting.recovery import recovered
+from thanos.reporting.tables import main_table, main_tables
+
+# Options whose best value may differ between attention and MLP, for instance.
+_PER_LAYER_TYPE = ("outlier_fraction", "method.block_size")
+
+
+def comparison_tables(
+    frame: pd.DataFrame,
+    windows: pd.DataFrame,
+    published: PublishedTable | None = None,
+    title: str = "",
+) -> list[Table]:
+    """The tables of a suite that compares methods: quality, differences, recovery, tasks, cost."""
+    tables = [_titled(table, title) for table in main_tables(frame, published, windows)]
+    tables += [_titled(table, title, table.title) for table in difference_tables(frame, windows)]
+    shares = recovered(frame)
+    for table in main_tables(shares, windows=windows) if main_measures(shares) else []:
+        what = "share of the dense model's quality"
+        tables.append(
+            _titled(replace(table, name=table.name.replace("main", "recovery", 1)), title, what)
+        )
+    tasks = frame.loc[frame["metric"] == "acc", "dataset"].unique()
+    if len(tasks) > 1:
+        each = [Measure("acc", task) for task in tasks]
+        tables.append(
+            _titled(main_table(frame, each, name="tasks"), title, "accuracy of every task")
+        )
+    return [*tables, *efficiency_tables(frame), *_seconds(frame, title)]
+
+
+def ablation_tables(
+    frame: pd.DataFrame,
+    layers: pd.DataFrame,
+    windows: pd.DataFrame,
+    axes: Sequence[str],
+    title: str = "",
+) -> list[Table]:
+    """The tables of an ablation: quality and differences over its axes, layer types, cost."""
+    tables = []
+    for measure in main_measures(frame):
+        name = f"main-{measure.metric}-{measure.dataset}"
+        table = ablation_table(frame, axes, measure, windows=windows, name=name)
+        tables.append(_titled(table, title, measure.title))
+    tables += [
+        _titled(table, title, table.title) for table in difference_tables(frame, windows, axes)
+    ]
+    if len(axes) == 1 and axes[0] in _PER_LAYER_TYPE:
+        table_of_types = layer_type_table(layers, axes[0])
+        tables += [_titled(table_of_types, title, table_of_types.title)] if table_of_types else []
+    for measure in (Measure("raised_damping"), Measure("seconds")):
+        rows = measure.rows(frame)
+        if measure.metric == "seconds" or (rows["value"] > 0).any():
+            table = ablation_table(frame, axes, measure, name=measure.metric.replace("_", "-"))
+            tables.append(_titled(table, title, measure.title))
+    return tables
+
+
+def _seconds(frame: pd.DataFrame, title: str) -> list[Table]:
+    pruned = frame[frame["pattern"] != DENSE]
+    measure = Measure("seconds")
+    if measure.rows(pruned).empty:
+        return []
+    return [_titled(main_table(pruned, [measure], name="seconds"), title, measure.title)]
+
+
+def _titled(table: Table, title: str, what: str = "") -> Table:
+    """The table under the suite's title, followed by what this one of its tables shows."""
+    parts = [part.removesuffix(" ↓").removesuffix(" ↑") for part in (title, what) if part]
+    return replace(table, title=": ".join(parts)) if parts else table
