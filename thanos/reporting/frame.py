@@ -74,9 +74,9 @@ def collect(run_folders: Iterable[Path | str]) -> pd.DataFrame:
     """Read finished runs into a frame with `COLUMNS`, sorted, whatever the order of the folders.
 
     Metrics: `perplexity`, `loss` (dataset: corpus); `acc`, `mean_acc` in percent (dataset: task,
-    or `zero_shot`); `sparsity`, `relative_error`, `seconds`, `peak_memory_bytes` of the pruning
-    (dataset empty); `size.<key>`, `efficiency.<key>`. Raises UserError for anything missing or
-    non-finite.
+    or `zero_shot`); `word_perplexity`, lm-eval's (dataset: task); `sparsity`, `relative_error`,
+    `seconds`, `peak_memory_bytes` of the pruning (dataset empty); `size.<key>`,
+    `efficiency.<key>`. Raises UserError for anything missing or non-finite.
     """
     rows = [
         {**_identity(run), **row} for run in _read_all(run_folders) for row in _measurements(run)
@@ -184,6 +184,14 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
                 "dataset": task,
                 "value": result["acc"],
                 "stderr": result.get("acc_stderr"),
+                "n": result.get("n"),
+                "source": result.get("version"),
+            }
+        for text, result in run.zero_shot.get("texts", {}).items():
+            yield {
+                "metric": "word_perplexity",
+                "dataset": text,
+                "value": result["word_perplexity"],
                 "n": result.get("n"),
                 "source": result.get("version"),
             }
