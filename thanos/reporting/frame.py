@@ -124,6 +124,15 @@ def from_csv(text: str) -> pd.DataFrame:
     return _typed(frame)
 
 
+def numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:
+    """The numeric leaves of nested mappings, with dotted keys; lists and texts are left out."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from numbers(item, f"{key}.{name}")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield key, value
+
+
 def _read_all(run_folders: Iterable[Path | str]) -> list[RunFiles]:
     folders = sorted({Path(folder) for folder in run_folders})
     return [read_run(folder) for folder in folders]
@@ -209,7 +218,7 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
     for part, results in (("size", run.size), ("efficiency", run.efficiency)):
         measured = {key: value for key, value in results.items() if key != "provenance"}
         form = f"{results['form']} on {results['device']}" if "form" in results else None
-        for key, value in _numbers(measured, part):
+        for key, value in numbers(measured, part):
             yield {"metric": key, "value": value, "source": form}
 
 
@@ -227,15 +236,6 @@ def _raised_damping(run: RunFiles) -> int | None:
     if asked is None or not used or None in used:
         return None
     return sum(damping > asked * (1 + 1e-6) for damping in used)
-
-
-def _numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:
-    """The numeric leaves of nested mappings, with dotted keys; lists and texts are left out."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _numbers(item, f"{key}.{name}")
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield key, value
 
 
 def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
