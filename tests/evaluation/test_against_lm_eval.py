@@ -149,7 +149,7 @@ def test_identical_numbers(testbed, mirror, tmp_path, monkeypatch):
     pages = [{"page": page} for page in ARTICLES]
     by_hand.write_task(tmp_path, "wikitext", "wikitext/wikitext.yaml", "test", pages)
     names = [*TASKS, "wikitext"]
-    given = [f"model={name}", "evaluation.batch_size=1", f"evaluation.mirror={mirror}"]
+    given = [f"model={name}", "evaluation.batch_size=1", f"mirror={mirror}"]
     given += [f"evaluation.tasks=[{','.join(names)}]", "evaluation.limit=null"]
     config = resolve([*given, f"evaluation.task_batch_size={BATCH_SIZE}"])
 

@@ -105,7 +105,7 @@ def test_the_number_is_that_of_an_independent_script(
     corpus = read.__name__
     given = [f"model={name}", "method=dense", f"model.context={CONTEXT}", "device=cpu"]
     given += [f"evaluation={corpus if corpus != 'docstrings' else 'perplexity'}"]
-    given += [f"evaluation.mirror={mirror}", "evaluation.batch_size=3"]
+    given += [f"mirror={mirror}", "evaluation.batch_size=3"]
     given += [f"evaluation.path={mirror / 'own.txt'}"] if corpus == "text" else []
     given += [f"evaluation.max_windows={most}"] if corpus == "docstrings" else []
     (tmp_path / "config.yaml").write_text(dumps(resolve(given)))
