@@ -5,8 +5,15 @@ from collections import Counter
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
-from thanos.data.windows import cut_windows, sample_windows, text_hash, tokens_hash
+from thanos.data.windows import (
+    cut_windows,
+    sample_windows,
+    text_hash,
+    tokenizer_hash,
+    tokens_hash,
+)
 from thanos.errors import UserError
 
 DOCUMENTS = ["short", "abcdefghijklmnopqrstuvwxyz", "0123456789", "the quick brown fox jumps"]
@@ -104,3 +111,13 @@ def test_hashes_tell_contents_and_shapes_apart():
     assert tokens_hash(tokens) != tokens_hash(tokens.reshape(3, 2))
     assert tokens_hash(tokens) != tokens_hash(tokens + 1)
     assert text_hash("abc").startswith("ba7816bf")  # the test vector of FIPS 180
+
+
+def test_the_tokenizers_hash_is_of_what_it_does(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "copy")
+    copied = PreTrainedTokenizerFast.from_pretrained(tmp_path / "copy")
+    copied.pad_token = "a"
+    copied("abc", padding="max_length", truncation=True, max_length=2)  # leaves its settings behind
+    assert tokenizer_hash(copied) == tokenizer_hash(tokenizer)
+    copied.add_tokens(["abc"])
+    assert tokenizer_hash(copied) != tokenizer_hash(tokenizer)

@@ -79,6 +79,14 @@ def test_the_official_table_of_openbookqa(tmp_path):
     ]
 
 
+def test_the_raw_test_split_of_wikitext_is_cut_at_the_articles(tmp_path):
+    first = " = One = \n \n Text = here . \n \n = = Part = = \n \n More . \n "
+    second = " = Two = \n \n Text . \n"
+    (tmp_path / "wikitext2").mkdir()
+    (tmp_path / "wikitext2" / "wiki.test.raw").write_text(f" \n{first}\n{second}")
+    assert mirrored_rows("wikitext", tmp_path) == [{"page": first}, {"page": second}]
+
+
 def test_a_row_in_neither_form(tmp_path):
     put(tmp_path, "rte.jsonl", json.dumps({"premise": "p", "hypothesis": "h", "label": "maybe"}))
     with pytest.raises(UserError, match=r"rte.jsonl: a row is neither in the hub's columns nor"):

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from thanos.artifacts import write_manifest
-from thanos.compression.compact import compact_model
 from thanos.compression.compact_linear import compact_linear
 from thanos.config import dumps, resolve
 from thanos.errors import UserError
@@ -21,9 +20,11 @@ from thanos.evaluation.efficiency import (
     multiplications,
     stored_bytes,
 )
+from thanos.evaluation.synthetic import FAMILIES
 from thanos.models import load_model, prune_model, save_checkpoint
 from thanos.pruning import prune_weight
-from thanos.stages.efficiency import main, measure_efficiency
+from thanos.stages import speed
+from thanos.stages.efficiency import compare, main, measure_efficiency
 
 CPU = torch.device("cpu")
 
@@ -208,49 +209,27 @@ def test_the_stage_writes_one_file(dense_folder, prune_folder, tmp_path, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
-@pytest.mark.parametrize("family", ["llama", "opt"])
-def test_a_wide_model_is_faster(wide, family, alpha, record_property):
-    dense, pruned, tokens = wide(family, alpha)
-    with torch.inference_mode():
-        zero_filled = pruned(input_ids=tokens).logits
-        compact_model(pruned)
-        difference = float((pruned(input_ids=tokens).logits - zero_filled).abs().max())
-    models = {"dense": dense, "pruned": pruned}
-    times = alternate({name: forward_pass(m, tokens) for name, m in models.items()}, CPU)
-    speedup = Spread.of([d / p for d, p in zip(times["dense"], times["pruned"], strict=True)])
-    record_property("speedup", speedup)
-    record_property("ideal", multiplications(dense) / multiplications(pruned))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_wide_model_is_faster(family, alpha):
+    pair = speed.pruned_pair(family, 1024, 2, 256, "structured:0.3", alpha)
 
-    assert difference < 1e-4
-    assert speedup.median > (1.2 if alpha == 0 else 1.05)
+    results = compare(*pair, "structured:0.3", 256, CPU)
+
+    assert results["form"] == "compact"
+    assert results["logits_difference"] < 1e-4
+    assert results["forward"]["speedup"] > (1.2 if alpha == 0 else 1.05)
+    assert results["forward"]["ideal_speedup"] > results["forward"]["speedup"]
 
 
-@pytest.fixture
-def wide():
-    """Return `wide(family, alpha)`: two layers of a wide random model, dense and pruned."""
-    from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig
+@pytest.mark.usefixtures("few_rounds")
+def test_the_speed_of_random_models_as_a_command(tmp_path, monkeypatch, capsys):
+    command = "speed --hidden 128 --layers 1 --tokens 32 --families opt --alphas 0.1 --device cpu"
+    monkeypatch.setattr(sys, "argv", [*command.split(), "--output", str(tmp_path / "speed")])
 
-    shared = {"vocab_size": 512, "hidden_size": 1024, "num_hidden_layers": 2}
-    shared |= {"num_attention_heads": 16, "max_position_embeddings": 512}
-    configs = {
-        "llama": LlamaConfig(**shared, intermediate_size=2816),
-        "opt": OPTConfig(**shared, ffn_dim=4096, word_embed_proj_dim=1024),
-    }
+    speed.main()
 
-    def wide(family, alpha):
-        torch.manual_seed(0)
-        dense = AutoModelForCausalLM.from_config(configs[family]).eval()
-        pruned = AutoModelForCausalLM.from_config(configs[family]).eval()
-        pruned.load_state_dict(dense.state_dict())
-        tokens = torch.randint(512, (1, 256), generator=torch.Generator().manual_seed(0))
-        prune_model(
-            pruned,
-            tokens,
-            lambda weight, statistics: prune_weight(
-                weight, statistics, "wanda", "structured:0.3", outlier_fraction=alpha
-            ),
-            statistics="diagonal",
-        )
-        return dense, pruned, tokens
-
-    return wide
+    assert "Wanda (α=0.1)" in capsys.readouterr().out
+    (measured,) = json.loads((tmp_path / "speed" / "speed.json").read_text())["measured"]
+    assert (measured["model"], measured["form"]) == ("opt-128", "compact")
+    assert measured["logits_difference"] < 1e-4
+    assert (tmp_path / "speed" / "latency.md").is_file()

@@ -160,7 +160,10 @@ def test_it_says_nothing_and_leaves_nothing_behind(model, tokenizer, mirror, cap
             ["winogrand"],
             "unknown task 'winogrand'; known are winogrande, openbookqa, ",
         ),
-        (["piqa"], "has no zeroshot/piqa.jsonl or piqa_valid_rebuilt.jsonl for task 'piqa'"),
+        (
+            ["piqa"],
+            "has no zeroshot/piqa.jsonl or zeroshot/piqa_valid_rebuilt.jsonl for task 'piqa'",
+        ),
     ],
 )
 def test_what_cannot_be_scored(model, tokenizer, tmp_path, tasks, message):

@@ -65,9 +65,9 @@ def test_a_changed_method_parameter_runs_only_its_own_runs_again(finished):
 def test_latencies_are_asked_for_by_the_suite_and_change_no_run(finished):
     jobs = finished.jobs("demo", overrides=f"{TINY} evaluation.efficiency=true")
     assert jobs["efficiency"] == 2  # beside the dense model, not for it
-    # The weights were temporary, so they are made again; what is known stays.
+    # The weights were temporary, so they are made again, and looked at again; the rest stays.
     assert jobs["prune"] == 2
-    assert not {"evaluate", "calibration", "run_config"} & set(jobs)
+    assert not {"calibration", "evaluation_windows", "run_config"} & set(jobs)
 
 
 def test_logging_anew_prunes_nothing(finished):

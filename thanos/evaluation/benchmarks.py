@@ -3,6 +3,9 @@
 Templates, metrics and versions are always lm-eval's own; a mirror only replaces where the rows come
 from. It holds `zeroshot/<task>.jsonl` with the split that lm-eval scores, in the columns of the
 hub's data set, or the data set's original release under a name that `RELEASES` gives.
+
+`wikitext` is lm-eval's perplexity per word of whole, detokenised articles: another quantity than
+the perplexity of the corpus `wikitext2`, and never in one column with it.
 """
 
 import re
@@ -10,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..data.files import read_json_lines, read_lines
+from ..data.files import read_json_lines, read_lines, read_text
 from ..errors import UserError
 
 Row = dict[str, Any]
@@ -26,18 +29,20 @@ DEFINITIONS = {
     "arc_easy": "arc/arc_easy.yaml",
     "arc_challenge": "arc/arc_challenge.yaml",
     "rte": "glue/rte/default.yaml",
+    "wikitext": "wikitext/wikitext.yaml",
 }
-PAPER_TASKS = tuple(task for task in DEFINITIONS if task != "rte")
+PAPER_TASKS = tuple(task for task in DEFINITIONS if task not in ("rte", "wikitext"))
 # Names under which the original releases are commonly kept; the first that exists is read.
 RELEASES = {
-    "winogrande": ("dev.jsonl", "winogrande_dev_rebuilt.jsonl"),
-    "openbookqa": ("openbookqa_test.tsv",),
-    "boolq": ("boolq_val.jsonl",),
-    "piqa": ("piqa_valid_rebuilt.jsonl",),
-    "hellaswag": ("hellaswag_val.jsonl",),
-    "arc_easy": ("ARC-Easy-Test.jsonl",),
-    "arc_challenge": ("ARC-Challenge-Test.jsonl",),
-    "rte": ("rte_val.jsonl",),
+    "winogrande": ("zeroshot/dev.jsonl", "zeroshot/winogrande_dev_rebuilt.jsonl"),
+    "openbookqa": ("zeroshot/openbookqa_test.tsv",),
+    "boolq": ("zeroshot/boolq_val.jsonl",),
+    "piqa": ("zeroshot/piqa_valid_rebuilt.jsonl",),
+    "hellaswag": ("zeroshot/hellaswag_val.jsonl",),
+    "arc_easy": ("zeroshot/ARC-Easy-Test.jsonl",),
+    "arc_challenge": ("zeroshot/ARC-Challenge-Test.jsonl",),
+    "rte": ("zeroshot/rte_val.jsonl",),
+    "wikitext": ("wikitext2/wiki.test.raw",),
 }
 FOLDER = "zeroshot"
 
@@ -48,17 +53,15 @@ def mirrored_rows(task: str, mirror: Path) -> list[Row]:
     Raises:
         UserError: if the mirror has no file for the task, or the file lacks a column.
     """
-    names = (f"{task}.jsonl", *RELEASES[task])
-    path = next(
-        (mirror / FOLDER / name for name in names if (mirror / FOLDER / name).is_file()), None
-    )
+    names = (f"{FOLDER}/{task}.jsonl", *RELEASES[task])
+    path = next((mirror / name for name in names if (mirror / name).is_file()), None)
     if path is None:
         raise UserError(
-            f"mirror {mirror} has no {FOLDER}/{' or '.join(names)} for task {task!r}; run "
+            f"mirror {mirror} has no {' or '.join(names)} for task {task!r}; run "
             "`snakemake mirror` where there is network, or export the task's scored split there "
             "as JSON lines"
         )
-    rows = _openbookqa_table(path) if path.suffix == ".tsv" else read_json_lines(path)
+    rows = _READERS.get(path.suffix, read_json_lines)(path)
     convert = _CONVERSIONS.get(task, _as_it_is)
     try:
         return [convert(row) for row in rows]
@@ -119,6 +122,25 @@ def _openbookqa_table(path: Path) -> list[Row]:
     return rows
 
 
+def _wikitext_articles(path: Path) -> list[Row]:
+    """Cut the raw test split into articles, as the hub's document-level data set does.
+
+    An article starts at a heading of the first level, ` = Title = `.
+    """
+    articles: list[list[str]] = [[]]
+    for line in read_text(path).split("\n"):
+        heading = line.replace("= = =", "===").replace("= =", "==").strip()
+        if heading.startswith("= ") and heading.endswith(" ="):
+            articles.append([])
+        articles[-1].append(line)
+    pages = ["\n".join(lines) for lines in articles]
+    return [{"page": page} for page in pages if page.strip()]
+
+
+_READERS: dict[str, Callable[[Path], list[Row]]] = {
+    ".tsv": _openbookqa_table,
+    ".raw": _wikitext_articles,
+}
 _CONVERSIONS: dict[str, Callable[[Row], Row]] = {
     "openbookqa": lambda row: _question(row, "question_stem"),
     "arc_easy": lambda row: _question(row, "question"),

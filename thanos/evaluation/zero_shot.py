@@ -1,4 +1,4 @@
-"""Zero-shot accuracy by lm-eval's own harness."""
+"""Zero-shot accuracy, and perplexity per word, by lm-eval's own harness."""
 
 import contextlib
 import copy
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+_PER_TEXT = ("word_perplexity", "byte_perplexity", "bits_per_byte")
+
+
 @dataclass(frozen=True)
 class TaskResult:
     """One task's accuracy in percent."""
@@ -33,11 +36,24 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
+class WordPerplexityResult:
+    """What lm-eval calls perplexity: per word or byte of the text, whatever the tokenizer."""
+
+    task: str
+    word_perplexity: float
+    byte_perplexity: float
+    bits_per_byte: float
+    items: int  # documents
+    version: str  # lm-eval's version of the task
+
+
+@dataclass(frozen=True)
 class ZeroShotResult:
     """Accuracy of every task, in the order asked for, and their mean in percent."""
 
     tasks: tuple[TaskResult, ...]
-    mean_accuracy: float
+    mean_accuracy: float | None  # None without a task that has an accuracy
+    texts: tuple[WordPerplexityResult, ...]
     batch_size: int
     limit: int | None
     harness_version: str
@@ -55,7 +71,7 @@ def zero_shot(
     include_path: str | Path | None = None,
     data_folder: str | Path | None = None,
 ) -> ZeroShotResult:
-    """Score a model on multiple-choice tasks, without examples in the prompt.
+    """Score a model on multiple-choice tasks and texts, without examples in the prompt.
 
     Args:
         model: causal language model, already on its device.
@@ -83,9 +99,11 @@ def zero_shot(
         # The harness chooses a padding token; the caller's tokenizer stays as it is.
         harness = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
         scored = evaluate(harness, {"tasks": loaded}, limit=limit, log_samples=False)
-    results = tuple(_task_result(name, scored) for name in tasks)
-    mean = math.fsum(result.accuracy for result in results) / len(results)
-    return ZeroShotResult(results, mean, batch_size, limit, __version__)
+    results = [_result(name, scored) for name in tasks]
+    chosen = tuple(result for result in results if isinstance(result, TaskResult))
+    texts = tuple(result for result in results if isinstance(result, WordPerplexityResult))
+    mean = math.fsum(result.accuracy for result in chosen) / len(chosen) if chosen else None
+    return ZeroShotResult(chosen, mean, texts, batch_size, limit, __version__)
 
 
 @dataclass(frozen=True)
@@ -157,8 +175,12 @@ def _dataset_of(rows: dict[str, list[Row]]) -> Callable[..., Any]:
     return dataset
 
 
-def _task_result(name: str, scored: dict[str, Any]) -> TaskResult:
+def _result(name: str, scored: dict[str, Any]) -> TaskResult | WordPerplexityResult:
     metrics = scored["results"][name]
+    items, version = scored["n-samples"][name]["effective"], str(scored["versions"][name])
+    if "word_perplexity,none" in metrics:
+        per = {key: metrics[f"{key},none"] for key in _PER_TEXT}
+        return WordPerplexityResult(name, **per, items=items, version=version)
     if "acc,none" not in metrics:
         raise UserError(f"evaluation.tasks: {name} has no accuracy; give multiple-choice tasks")
     normalized = metrics.get("acc_norm,none")
@@ -168,8 +190,8 @@ def _task_result(name: str, scored: dict[str, Any]) -> TaskResult:
         accuracy=100 * metrics["acc,none"],
         standard_error=100 * error if isinstance(error, float) else 0.0,
         normalized_accuracy=None if normalized is None else 100 * normalized,
-        items=scored["n-samples"][name]["effective"],
-        version=str(scored["versions"][name]),
+        items=items,
+        version=version,
     )
 
 

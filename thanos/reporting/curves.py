@@ -82,9 +82,10 @@ def sweep_figure(
 
 
 def layer_figure(layers: pd.DataFrame, model: str, pattern: str) -> Figure:
-    """Relative error of each layer over the depth of one model under one pattern.
+    """Relative error of each layer over the depth of one model under one pattern, and sparsity.
 
-    A panel per layer type, a line per method; means over seeds. `layers` is of `collect_layers`.
+    A panel per layer type, a line per method; means over seeds. The last panel has the sparsity of
+    the blocks, with bars from the least to the most sparse layer. `layers` is of `collect_layers`.
     """
     wanted = pattern_label(pattern)
     rows = layers[(layers["model"] == model) & (layers["pattern"] == wanted.text)]
@@ -96,23 +97,27 @@ def layer_figure(layers: pd.DataFrame, model: str, pattern: str) -> Figure:
     if means.empty:
         raise UserError(f"layer figure: no relative errors of {model} with {wanted.text}")
     kinds = list(dict.fromkeys(rows["layer_type"]))
-    across = min(4, len(kinds))
-    down = -(-len(kinds) // across)
+    across = min(4, len(kinds) + 1)
+    down = -(-(len(kinds) + 1) // across)
     error = Measure("relative_error")
     with house_style():
         width = COLUMN_WIDTH if across == 1 else 2 * COLUMN_WIDTH
         figure = new_figure(width, (_PANEL_HEIGHT - 0.25) * down + 0.6)
-        grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+        grid = figure.subplots(down, across, squeeze=False, sharex=True)
         for index, axes in enumerate(grid.flat):
-            if index >= len(kinds):
+            axes.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS, integer=True))
+            axes.tick_params(labelbottom=index + across > len(kinds))
+            if index == len(kinds):
+                _draw_sparsity(axes, rows)
+                continue
+            if index > len(kinds):
                 axes.set_axis_off()
                 continue
             for entry, line in _lines(means[means["layer_type"] == kinds[index]], ()):
                 every = max(1, len(line) // 8)
                 axes.plot(line["block"], line["mean"], markevery=every, **entry.line())
             axes.set_title(kinds[index])
-            axes.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS, integer=True))
-            axes.tick_params(labelbottom=index + across >= len(kinds))
+            axes.tick_params(labelleft=index % across == 0)
             value_axis(axes, "y", ends(means), error, None)
         figure.supylabel(grid[0, 0].get_ylabel(), fontsize=TEXT_SIZE)
         figure.supxlabel(f"decoder block of {model}, {wanted.title}", fontsize=TEXT_SIZE)
@@ -120,6 +125,24 @@ def layer_figure(layers: pd.DataFrame, model: str, pattern: str) -> Figure:
             axes.set_ylabel("")
         legend(figure, records(means), lines=True)
     return figure
+
+
+def _draw_sparsity(axes: Axes, rows: pd.DataFrame) -> None:
+    """Mean sparsity of each block by method, with the range over its layers."""
+    keys = ["pattern", "method", *VARIANT_COLUMNS, "block"]
+    blocks = rows.groupby(keys, as_index=False)["sparsity"].agg(["mean", "min", "max"])
+    drawn = list(_lines(blocks, ()))
+    for index, (entry, line) in enumerate(drawn):
+        # Methods often agree to the last weight: side by side, none hides another.
+        at = line["block"] + 0.6 * ((index + 0.5) / len(drawn) - 0.5)
+        reach = 100 * np.array([line["mean"] - line["min"], line["max"] - line["mean"]])
+        axes.errorbar(
+            at, 100 * line["mean"], yerr=reach, elinewidth=0.8, **{**entry.line(), "linestyle": ""}
+        )
+    axes.set_title("sparsity (%)")
+    low, high = 100 * blocks["min"].min(), 100 * blocks["max"].max()
+    room = max(0.1 * (high - low), 1.0)
+    axes.set_ylim(low - room, high + room)
 
 
 def _dense_means(dense: pd.DataFrame, model: str) -> pd.DataFrame:

@@ -41,12 +41,15 @@ _TIMED = {"forward": "Forward pass (ms)", "decode": "Decoding (ms per token)"}
 def efficiency_tables(frame: pd.DataFrame) -> list[Table]:
     """The tables `size` and `latency`, as far as the frame has what they show."""
     frame = with_variants(frame)
-    return [table for table in (_size_table(frame), _latency_table(frame)) if table]
+    tables = []
+    if frame["metric"].str.startswith("size.").any():
+        tables.append(_size_table(frame))
+    if frame["metric"].str.startswith("efficiency.").any():
+        tables.append(latency_table(frame))
+    return tables
 
 
-def _size_table(frame: pd.DataFrame) -> Table | None:
-    if not frame["metric"].str.startswith("size.").any():
-        return None
+def _size_table(frame: pd.DataFrame) -> Table:
     found = _Found.of(frame, (quantity.metric for quantity in _SIZES))
     blocks = found.blocks(
         lambda key: tuple(
@@ -70,10 +73,13 @@ def _size_table(frame: pd.DataFrame) -> Table | None:
     )
 
 
-def _latency_table(frame: pd.DataFrame) -> Table | None:
+def latency_table(frame: pd.DataFrame) -> Table:
+    """Milliseconds of dense and pruned models and the speed-up beside the ideal one.
+
+    `frame` has metrics `efficiency.*`, as `thanos.stages.efficiency` measures them, and the
+    columns of `with_variants`.
+    """
     measured = frame[frame["metric"].str.startswith("efficiency.")]
-    if measured.empty:
-        return None
     found = _Found.of(measured, measured["metric"].unique())
 
     def cells(key: tuple[Any, ...]) -> tuple[Cell, ...]:
@@ -87,7 +93,7 @@ def _latency_table(frame: pd.DataFrame) -> Table | None:
             spread = Cell() if low is None or high is None else Cell(f"{low:.2f}–{high:.2f}")
             row += [_cell(value("dense_ms")), _cell(value("pruned_ms")), _cell(value("speedup"))]
             row += [spread, _cell(value("ideal_speedup"))]
-        return tuple(row)
+        return (*row, _cell(found.value(key, "efficiency.logits_difference"), digits=".0e"))
 
     blocks = found.blocks(cells)
     names = ("dense", "pruned", "speed-up", "range", "ideal")
@@ -95,13 +101,17 @@ def _latency_table(frame: pd.DataFrame) -> Table | None:
         "latency",
         "Latency of the pruned models beside the dense ones",
         ("Pattern", "Method"),
-        tuple(Column(title, name) for title in _TIMED.values() for name in names),
+        (
+            *(Column(title, name) for title in _TIMED.values() for name in names),
+            Column("Logits", "difference"),
+        ),
         blocks,
         (
             f"Pruned models run in this form: {', '.join(sorted(set(measured['source'])))}.",
             "Dense and pruned alternate in one process, with nothing beside it; medians, and the "
             "speed-up's range over rounds.",
-            "Ideal: ratio of the multiplications in the linear layers, head included.",
+            "Ideal: ratio of the multiplications in the linear layers, head included. Logits: "
+            "largest difference between this form and the zero-filled model.",
         ),
     )
 

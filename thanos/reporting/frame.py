@@ -74,9 +74,9 @@ def collect(run_folders: Iterable[Path | str]) -> pd.DataFrame:
     """Read finished runs into a frame with `COLUMNS`, sorted, whatever the order of the folders.
 
     Metrics: `perplexity`, `loss` (dataset: corpus); `acc`, `mean_acc` in percent (dataset: task,
-    or `zero_shot`); `sparsity`, `relative_error`, `seconds`, `peak_memory_bytes` of the pruning
-    (dataset empty); `size.<key>`, `efficiency.<key>`. Raises UserError for anything missing or
-    non-finite.
+    or `zero_shot`); `word_perplexity`, lm-eval's (dataset: task); `sparsity`, `relative_error`,
+    `seconds`, `peak_memory_bytes` of the pruning (dataset empty); `size.<key>`,
+    `efficiency.<key>`. Raises UserError for anything missing or non-finite.
     """
     rows = [
         {**_identity(run), **row} for run in _read_all(run_folders) for row in _measurements(run)
@@ -122,6 +122,15 @@ def from_csv(text: str) -> pd.DataFrame:
     kinds = dict.fromkeys(_TEXT, str)
     frame = pd.read_csv(io.StringIO(text), dtype=kinds, keep_default_na=False, na_values={})
     return _typed(frame)
+
+
+def numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:
+    """The numeric leaves of nested mappings, with dotted keys; lists and texts are left out."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from numbers(item, f"{key}.{name}")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield key, value
 
 
 def _read_all(run_folders: Iterable[Path | str]) -> list[RunFiles]:
@@ -187,6 +196,14 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
                 "n": result.get("n"),
                 "source": result.get("version"),
             }
+        for text, result in run.zero_shot.get("texts", {}).items():
+            yield {
+                "metric": "word_perplexity",
+                "dataset": text,
+                "value": result["word_perplexity"],
+                "n": result.get("n"),
+                "source": result.get("version"),
+            }
         if run.zero_shot.get("tasks"):
             yield {
                 "metric": "mean_acc",
@@ -201,7 +218,7 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
     for part, results in (("size", run.size), ("efficiency", run.efficiency)):
         measured = {key: value for key, value in results.items() if key != "provenance"}
         form = f"{results['form']} on {results['device']}" if "form" in results else None
-        for key, value in _numbers(measured, part):
+        for key, value in numbers(measured, part):
             yield {"metric": key, "value": value, "source": form}
 
 
@@ -219,15 +236,6 @@ def _raised_damping(run: RunFiles) -> int | None:
     if asked is None or not used or None in used:
         return None
     return sum(damping > asked * (1 + 1e-6) for damping in used)
-
-
-def _numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:
-    """The numeric leaves of nested mappings, with dotted keys; lists and texts are left out."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _numbers(item, f"{key}.{name}")
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield key, value
 
 
 def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:

@@ -105,6 +105,17 @@ def measure_zero_shot(
             for task in result.tasks
         },
         "mean_acc": result.mean_accuracy,
+        "texts": {
+            text.task: {
+                "word_perplexity": text.word_perplexity,
+                "byte_perplexity": text.byte_perplexity,
+                "bits_per_byte": text.bits_per_byte,
+                "n": text.items,
+                "version": text.version,
+            }
+            for text in result.texts
+        },
+        "limit": result.limit,
         "batch_size": result.batch_size,
         "harness_version": result.harness_version,
     }

@@ -1,0 +1,100 @@
+"""Measure what pruning does to the speed of wide random models: no checkpoint, no network.
+
+    python -m thanos.stages.speed --output speed [--hidden 1024] [--layers 2] [--tokens 256] \\
+        [--families llama opt] [--patterns structured:0.3] [--alphas 0 0.1] [--device cpu]
+
+Structured models are made compact; 2:4 uses a GPU's kernels where there are any, in half precision.
+Layers of LLaMA-7B: --families llama --hidden 4096 --patterns structured:0.3 2:4 --tokens 2048.
+Nothing else should run on the machine meanwhile.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel
+
+from ..artifacts import atomic_folder, write_json
+from ..evaluation.synthetic import FAMILIES, random_model
+from ..models import prune_model
+from ..provenance import library_versions, source_revision
+from ..pruning import prune_weight
+from ..reporting.efficiency import latency_table
+from ..reporting.frame import numbers
+from .command import parser, run_command
+from .device import resolve_device
+from .efficiency import compare
+from .tabulate import RENDERERS
+
+_METHOD = "wanda"  # which columns go does not matter for speed
+
+
+def pruned_pair(
+    family: str, hidden: int, layers: int, tokens: int, pattern: str, alpha: float
+) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """A random model, and the same model pruned on random tokens; in float32 on the CPU."""
+    dense, pruned = (random_model(family, hidden, layers, tokens) for _ in range(2))
+    vocabulary = dense.config.vocab_size
+    ids = torch.randint(vocabulary, (1, tokens), generator=torch.Generator().manual_seed(0))
+    prune_model(
+        pruned,
+        ids,
+        lambda weight, statistics: prune_weight(
+            weight, statistics, _METHOD, pattern, outlier_fraction=alpha
+        ),
+        statistics="diagonal",
+    )
+    return dense, pruned
+
+
+def main() -> None:
+    """Entry point; see the module's docstring."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
+    arguments.add_argument("--hidden", type=int, default=1024)
+    arguments.add_argument("--layers", type=int, default=2)
+    arguments.add_argument("--tokens", type=int, default=256)
+    arguments.add_argument("--patterns", nargs="+", default=["structured:0.3"])
+    arguments.add_argument("--alphas", nargs="+", type=float, default=[0.0, 0.1])
+    arguments.add_argument("--device", default="auto")
+    arguments.add_argument("--output", type=Path, required=True)
+    given = arguments.parse_args()
+    device = resolve_device(given.device)
+    measured: list[dict[str, Any]] = []
+    for family in given.families:
+        for pattern in given.patterns:
+            for alpha in given.alphas:
+                pair = pruned_pair(family, given.hidden, given.layers, given.tokens, pattern, alpha)
+                if device.type == "cuda":
+                    pair[0].half(), pair[1].half()
+                results = compare(*pair, pattern, given.tokens, device)
+                named = {"model": f"{family}-{given.hidden}", "pattern": pattern}
+                measured.append({**named, "outlier_fraction": alpha, **results})
+    table = latency_table(_frame(measured))
+    with atomic_folder(given.output) as folder:
+        for suffix, render in RENDERERS.items():
+            (folder / f"{table.name}.{suffix}").write_text(render(table), encoding="utf-8")
+        made = {"source": source_revision(), "versions": library_versions(), "ended": time.time()}
+        write_json(folder / "speed.json", {"measured": measured, "provenance": made})
+    sys.stdout.write(RENDERERS["txt"](table))
+
+
+def _frame(measured: list[dict[str, Any]]) -> pd.DataFrame:
+    """The measurements in the form of a suite's results."""
+    rows = []
+    for results in measured:
+        identity = {key: results[key] for key in ("model", "pattern", "outlier_fraction")}
+        identity |= {"method": _METHOD, "seed": 0, "run": results["model"]}
+        identity |= {"refine_steps": 0.0, "order": "block", "correction": 0.0}
+        identity |= {"source": f"{results['form']} on {results['device']}"}
+        rows += [
+            {**identity, "metric": key, "value": x} for key, x in numbers(results, "efficiency")
+        ]
+    return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    run_command(main)
