@@ -15,7 +15,7 @@ from layers import (
     random_layer,
 )
 
-from thanos.pruning import prune_weight
+from thanos.pruning import prune_weight, selection
 
 METHODS = ("magnitude", "wanda", "sparsegpt", "thanos")
 GROUPS = ("1:2", "1:4", "2:4", "3:5", "4:8")
@@ -125,9 +125,15 @@ def test_equal_scores_go_in_order_of_index(method: str, data: st.DataObject, p: 
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("pattern", ["0.5", "2:4", "structured:0.3"])
-def test_larger_layers_with_default_blocks(method: str, pattern: str) -> None:
-    """Several default blocks of 128 columns, the last one ragged; n:m has blocks of 512."""
+@pytest.mark.parametrize("pattern", ["0.5", "0.9", "2:4", "structured:0.3"])
+def test_larger_layers_with_default_blocks(
+    method: str, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several default blocks of 128 columns, the last one ragged; n:m has blocks of 512.
+
+    The threshold is looked for as in layers of a real size.
+    """
+    monkeypatch.setattr(selection, "_SAMPLE", 128)
     layer = random_layer(c=12, b=280, tokens=500)
     B = 512 if pattern == "2:4" else 128
     expected = oracle.prune(layer.W, layer.G, method, pattern, B=B)

@@ -44,6 +44,40 @@ def test_same_choice_as_a_stable_sort(
     assert torch.equal(chosen, oracle.smallest(W.abs() * scale, k))
 
 
+@property_test(150)
+@given(
+    c=st.integers(6, 30),
+    b=st.integers(6, 30),
+    share=st.floats(0, 1),
+    distinct=st.sampled_from((1, 3, 10, 1000)),
+    guess=st.one_of(st.floats(0.9, 1.1), st.sampled_from((-1.0, 0.0, 0.5, 2.0, float("inf")))),
+    drift=st.sampled_from((0.0, 1e-4, 3e-3, 1e-2)),
+    seed=st.integers(0, 999),
+)
+def test_an_expected_threshold_changes_nothing(
+    c: int, b: int, share: float, distinct: int, guess: float, drift: float, seed: int
+) -> None:
+    """Right, nearly right or wrong: it only decides where is looked first."""
+    generator = torch.Generator().manual_seed(seed)
+    W = torch.randint(-distinct, distinct + 1, (c, b), generator=generator).float()
+    scale = 2.0 ** torch.randint(-2, 3, (b,), generator=generator)
+    k = int(share * c * b)
+    right = selection.choose_smallest(W, scale, k)
+    expected = selection.Choice(right.threshold * guess, takes_ties=True, drift=drift)
+    chosen = selection.choose_smallest(W, scale, k, expected).mask(W, scale)
+    assert torch.equal(chosen, oracle.smallest(W.abs() * scale, k))
+
+
+def test_a_close_guess_spares_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    W, scale = torch.randn(100, 100, generator=generator), torch.ones(100)
+    first = selection.choose_smallest(W, scale, 5000)
+    monkeypatch.setattr(selection, "_sample", None)  # not callable
+    second = selection.choose_smallest(W * 1.001, scale, 5000, expected=first)
+    assert second.threshold == pytest.approx(first.threshold * 1.001)
+    assert second.drift == pytest.approx(0.001, rel=1e-2)
+
+
 @pytest.mark.parametrize("p", ["0.001", "0.3", "0.5", "0.999"])
 def test_skewed_scores(p: str) -> None:
     """Rows in ascending order, a few huge columns: a sample that is not spread would miss them."""
