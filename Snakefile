@@ -13,6 +13,7 @@ include: "rules/evaluation.smk"
 include: "rules/reporting.smk"
 include: "rules/tracking.smk"
 include: "rules/testbed.smk"
+include: "rules/integrity.smk"
 
 
 # One target per suite under conf/suite: `snakemake demo`, `snakemake ablation-block-size`, …

@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from .artifacts import verify_text
 from .errors import UserError
 from .pruning.composition import compose as compose_method
 from .pruning.errors import PruningError
@@ -174,6 +175,12 @@ class Config:
         return {key: getattr(self.model, key) for key in keys}
 
 
+def model_path(config: Config) -> str:
+    """The model's folder or hub id; the testbed's models are found from any working directory."""
+    shipped = PROJECT / config.model.path
+    return str(shipped) if shipped.is_dir() else config.model.path
+
+
 def hash8(values: dict[str, Any]) -> str:
     """Eight hexadecimal digits that identify nested values, whatever the order of the keys."""
     canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
@@ -224,10 +231,11 @@ def load(path: Path) -> Config:
     """Read a resolved configuration file.
 
     Raises:
-        UserError: if the file is missing or does not fit the schema.
+        UserError: if the file is missing, is not what its checksum says or does not fit the schema.
     """
     if not path.is_file():
         raise UserError(f"configuration {path} does not exist")
+    verify_text(path)
     try:
         return loads(path.read_text(encoding="utf-8"))
     except UserError as error:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..artifacts import write_json
+from ..artifacts import verify_manifest, write_json
 from ..config import Config, load
 from ..evaluation.perplexity import perplexity_of_logits
 from ..evaluation.zero_shot import zero_shot
@@ -123,6 +123,8 @@ def main() -> None:
         corpora = measure_perplexity(config, blocks, windows, facts, given.perplexity.parent)
     tasks: dict[str, Any] = {"tasks": {}}
     if config.evaluation.tasks:
+        if given.items:
+            verify_manifest(given.items, maker="rule continuations")
         model = open_for_evaluation(config, given.checkpoint)
         tasks = measure_zero_shot(config, model, open_tokenizer(config), given.items)
     made = {"provenance": provenance(config, started)}

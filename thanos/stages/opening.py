@@ -4,19 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifacts import verify_manifest
-from ..config import PROJECT, Config
+from ..config import Config, model_path
 from ..models.location import local_folder
 
 if TYPE_CHECKING:  # a workflow that only asks where a model lies need not wait for these
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..models import StreamedBlocks
-
-
-def model_path(config: Config) -> str:
-    """The model's folder or hub id; the testbed's models are found from any working directory."""
-    shipped = PROJECT / config.model.path
-    return str(shipped) if shipped.is_dir() else config.model.path
 
 
 def dense_folder(config: Config) -> Path:

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from ..config import Config
+from ..config import Config, model_path
 from ..models.location import cached_folder
 from ..models.memory_plan import MIB, MemoryPlan, Statistics, Work, plan_memory
 from ..pruning import compose, parse_pattern
-from .opening import model_path
 
 GIB = 1024 * MIB
 

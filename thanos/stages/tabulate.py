@@ -4,9 +4,11 @@ python -m thanos.stages.tabulate results.csv --output tables [--axes method.bloc
 """
 
 import dataclasses
+import time
 from pathlib import Path
 
-from ..artifacts import atomic_folder
+from ..artifacts import atomic_folder, verify_text, write_manifest
+from ..provenance import circumstances
 from ..reporting.ablations import ablation_table
 from ..reporting.frame import from_csv
 from ..reporting.grid import Table
@@ -48,11 +50,14 @@ def main() -> None:
     arguments.add_argument("--published", type=Path, help="published values to compare with")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
+    started = time.time()
+    verify_text(given.results)
     tables = make_tables(given.results, given.axes, given.title, given.published)
     with atomic_folder(given.output) as folder:
         for table in tables:
             for suffix, render in RENDERERS.items():
                 (folder / f"{table.name}.{suffix}").write_text(render(table), encoding="utf-8")
+        write_manifest(folder, {"provenance": circumstances(started)})
 
 
 if __name__ == "__main__":
