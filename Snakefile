@@ -16,6 +16,7 @@ include: "rules/tracking.smk"
 include: "rules/testbed.smk"
 include: "rules/timing.smk"
 include: "rules/mirror.smk"
+include: "rules/integrity.smk"
 
 
 # One target per suite under conf/suite: `snakemake demo`, `snakemake ablation-block-size`, …

@@ -7,8 +7,11 @@ import pytest
 from thanos.artifacts import (
     atomic_file,
     atomic_folder,
+    checksum_of,
     read_json,
     verify_manifest,
+    verify_text,
+    write_checked_text,
     write_json,
     write_manifest,
 )
@@ -61,6 +64,39 @@ def test_damage_is_noticed(tmp_path, damage):
             (tmp_path / "manifest.json").unlink()
     with pytest.raises(UserError, match="run rule prune again"):
         verify_manifest(tmp_path, "rule prune")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "result.json"])
+def test_any_changed_byte_of_a_sealed_file_is_noticed(tmp_path, name):
+    file = tmp_path / name
+    write_json(file, {"loss": 3.25, "windows": [8, 256], "corpus": "docstrings"})
+    assert read_json(file, sealed=True) == {
+        "loss": 3.25,
+        "windows": [8, 256],
+        "corpus": "docstrings",
+    }
+    content = file.read_bytes()
+    for position in range(len(content)):
+        for change in (1, 3, 0x20):  # 3 turns a line's end into a tab: still JSON, and equal
+            damaged = bytearray(content)
+            damaged[position] ^= change
+            file.write_bytes(damaged)
+            with pytest.raises(UserError, match=name):
+                read_json(file, sealed=True)
+
+
+def test_a_text_is_checked_against_the_file_beside_it(tmp_path):
+    file = tmp_path / "results.csv"
+    write_checked_text(file, "run,value\na,1\n")
+    verify_text(file, required=True)
+    assert checksum_of(file).read_text().endswith("  results.csv\n")
+    file.write_text("run,value\na,2\n")
+    with pytest.raises(UserError, match=r"results\.csv is damaged"):
+        verify_text(file)
+    checksum_of(file).unlink()
+    verify_text(file)  # made by hand, say
+    with pytest.raises(UserError, match=r"results\.csv\.sha256 is missing"):
+        verify_text(file, required=True)
 
 
 def test_damaged_json_names_the_file(tmp_path):

@@ -14,7 +14,7 @@ ALLOWED = {
     "models": {"pruning", "artifacts", "errors"},
     "data": {"errors", "testbed"},
     "evaluation": {"compression", "data", "models", "errors"},
-    "reporting": {"errors"},
+    "reporting": {"artifacts", "errors"},
     "compression": {"models", "artifacts", "errors"},
     "testbed": set(),
 }

@@ -1,4 +1,9 @@
-"""Files that are whole or absent: atomic writes, manifests and their verification."""
+"""Files that are whole or absent: atomic writes, seals, manifests and their verification.
+
+A damaged file must not pass for a result, so everything that is written carries its hash: a JSON
+file in its own last key, a folder in its `manifest.json`, any other text in `<file>.sha256` beside
+it, in the form that `sha256sum --check` reads. No two jobs write to a file that they share.
+"""
 
 import hashlib
 import json
@@ -14,6 +19,8 @@ from typing import Any
 from .errors import UserError
 
 MANIFEST = "manifest.json"
+SEAL = "content_sha256"  # last key of a JSON file: the hash of the rest
+CHECKSUM = ".sha256"  # what the name of a text file's checksum ends in
 
 
 @contextmanager
@@ -59,31 +66,75 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_checked_text(path: Path, text: str) -> None:
+    """Write a text file and its checksum beside it; equal texts may be written at the same time."""
+    write_text(path, text)
+    write_text(checksum_of(path), f"{sha256(path)}  {path.name}\n")
+
+
+def checksum_of(path: Path) -> Path:
+    """Where the checksum of a text file lies."""
+    return path.with_name(path.name + CHECKSUM)
+
+
+def verify_text(path: Path, *, required: bool = False) -> None:
+    """Check a text file against its checksum; one without, made by hand, passes unless `required`.
+
+    Raises:
+        UserError: if the file is missing or its content differs.
+    """
+    checksum = checksum_of(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    if not checksum.is_file():
+        if required:
+            raise UserError(f"{checksum} is missing; delete {path} and run its rule again")
+        return
+    if checksum.read_bytes() != f"{sha256(path)}  {path.name}\n".encode():
+        raise UserError(
+            f"{path} is damaged: its content differs from {checksum.name}; delete both and run "
+            f"its rule again, or delete only {checksum.name} if the change was meant"
+        )
+
+
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write JSON atomically.
+    """Write JSON atomically, sealed: its last key is the hash of the rest.
 
     Raises:
         UserError: if a number is not finite; the message names its key.
     """
     if key := _non_finite_key(values):
         raise UserError(f"{key} is not finite; {path} is not written")
-    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+    write_text(path, _sealed(values))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def read_json(path: Path, *, sealed: bool = False) -> dict[str, Any]:
+    """Read a JSON object; the seal is checked and taken off.
+
+    Args:
+        path: the file.
+        sealed: whether a file without a seal, not written by `write_json`, is refused.
 
     Raises:
         UserError: if the file is missing or damaged.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise UserError(f"{path} is damaged; delete it and run its rule again") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} does not hold a JSON object; delete it and run its rule again")
+    if values.pop(SEAL, None) is None:
+        if sealed:
+            raise UserError(f"{path} has no {SEAL}; delete it and run its rule again")
+    elif text != _sealed(values):
+        raise UserError(
+            f"{path} is damaged: its content differs from its {SEAL}; "
+            "delete it and run its rule again"
+        )
     return values
 
 
@@ -110,7 +161,7 @@ def verify_manifest(folder: Path, maker: str) -> dict[str, Any]:
     remedy = f"delete {folder} and run {maker} again"
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder} has no {MANIFEST}: it is not complete; {remedy}")
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_json(folder / MANIFEST, sealed=True)
     for name, expected in manifest["files"].items():
         file = folder / name
         if not file.is_file():
@@ -124,6 +175,12 @@ def sha256(file: Path) -> str:
     """The sha256 of a file's content, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sealed(values: dict[str, Any]) -> str:
+    """JSON text of values, byte for byte a function of them, with the hash of the rest as seal."""
+    digest = hashlib.sha256(json.dumps(values, indent=2, allow_nan=False).encode()).hexdigest()
+    return json.dumps({**values, SEAL: digest}, indent=2, allow_nan=False) + "\n"
 
 
 def _non_finite_key(values: Any, key: str = "") -> str | None:

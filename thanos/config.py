@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from .artifacts import verify_text
 from .errors import UserError
 from .pruning.composition import compose as compose_method
 from .pruning.errors import PruningError
@@ -231,10 +232,11 @@ def load(path: Path) -> Config:
     """Read a resolved configuration file.
 
     Raises:
-        UserError: if the file is missing or does not fit the schema.
+        UserError: if the file is missing, is not what its checksum says or does not fit the schema.
     """
     if not path.is_file():
         raise UserError(f"configuration {path} does not exist")
+    verify_text(path)
     try:
         return loads(path.read_text(encoding="utf-8"))
     except UserError as error:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from thanos.artifacts import write_text
 from thanos.config import dumps, resolve
+from thanos.data.windows import tokens_hash
 from thanos.stages.calibrate import write_windows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -79,7 +80,8 @@ def pruned(command, model_folder, tmp_path):
         write_text(folder / "config.yaml", dumps(config))
         generator = torch.Generator().manual_seed(1)
         tokens_drawn = torch.randint(VOCABULARY, (windows, tokens), generator=generator)
-        write_windows(config, tokens_drawn, folder / "windows", time.time())
+        facts = {"corpus_sha256": "", "tokens_sha256": tokens_hash(tokens_drawn)}
+        write_windows(config, tokens_drawn, facts, folder / "windows", time.time())
         stage = [sys.executable, "-m", "thanos.stages.prune", str(folder / "config.yaml")]
         stage += ["--calibration", str(folder / "windows")]
         stage += ["--checkpoint", str(folder / "pruned"), "--record", str(folder / "pruning.json")]

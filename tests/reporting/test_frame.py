@@ -91,11 +91,11 @@ def test_sizes_and_the_form_of_a_timing(write_run: WriteRun) -> None:
             "docs.perplexity is inf",
         ),
         ("pruning.json", '{"layers": [{"relative_error": NaN}]}', r"layers\[0\].relative_error"),
-        ("perplexity.json", '{"docs": {"perplexity"', "cannot be read"),
+        ("perplexity.json", '{"docs": {"perplexity"', "is damaged"),
         ("perplexity.json", '{"corpora": {"docs": {"loss": 3}}}', "lacks 'perplexity'"),
-        ("perplexity.json", None, "missing"),
-        ("pruning.json", None, "missing"),
-        ("config.yaml", None, "missing"),
+        ("perplexity.json", None, "does not exist"),
+        ("pruning.json", None, "does not exist"),
+        ("config.yaml", None, "does not exist"),
         ("config.yaml", "seed: 0\n", "no key 'model'"),
         ("config.yaml", "a: [", "cannot be read"),
     ],
@@ -124,7 +124,7 @@ def test_a_bad_pattern_names_the_config(write_run: WriteRun) -> None:
 def test_configured_tasks_must_have_a_result(write_run: WriteRun) -> None:
     folder = write_run(acc=70.0)
     (folder / "zero_shot.json").unlink()
-    with pytest.raises(UserError, match=r"zero_shot.json: missing"):
+    with pytest.raises(UserError, match=r"zero_shot.json does not exist"):
         collect([folder])
 
 

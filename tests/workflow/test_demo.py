@@ -14,7 +14,8 @@ def test_every_run_leaves_its_results_beside_its_configuration(finished):
     for method, folder in runs.items():
         config = yaml.safe_load((folder / "config.yaml").read_text())
         assert config["method"]["name"] == method
-        results = {"config.yaml", "perplexity.json", "zero_shot.json", "size.json", "logs"}
+        results = {"config.yaml", "config.yaml.sha256", "perplexity.json", "zero_shot.json"}
+        results |= {"size.json", "logs"}
         assert {path.name for path in folder.iterdir()} == results | (
             set() if method == "dense" else {"pruning.json"}
         )
@@ -39,10 +40,10 @@ def test_pruned_weights_are_temporary_and_damage_less_with_an_update(finished):
 def test_the_suite_has_tables_figures_and_tracking(finished):
     suite = finished.results / "suites" / "demo-quick"
     tables = {path.suffix for path in (suite / "tables").glob("[!.]*")}
-    assert tables == {".md", ".csv", ".tex", ".html", ".txt"}
+    assert tables == {".md", ".csv", ".tex", ".html", ".txt", ".json"}
     assert "Thanos" in (suite / "tables" / "main.txt").read_text()
     figures = {path.suffix for path in (suite / "figures").glob("[!.]*")}
-    assert figures == {".svg", ".png", ".pdf"}
+    assert figures == {".svg", ".png", ".pdf", ".json"}
     tracked = json.loads((suite / "tracking.json").read_text())
     assert len(tracked["runs"]) == 3
     offline = finished.results / "tracking" / "wandb"

@@ -155,6 +155,12 @@ def fetch_split(split: Split, mirror: Path) -> Path:
     return file
 
 
+def pinned(source: str, use: str) -> dict[str, str]:
+    """Repository and revision of a public source's `calibration` or `evaluation` text, if any."""
+    split = {"calibration": CALIBRATION, "evaluation": EVALUATION}[use].get(source)
+    return {"repository": split.repository, "revision": split.revision} if split else {}
+
+
 def evaluation_max_windows(source: str) -> int | None:
     """Return how many windows of the source's evaluation text are used; None means all."""
     return C4_VALIDATION_WINDOWS if source == "c4" else None

@@ -138,6 +138,15 @@ def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def documents_hash(documents: Sequence[str]) -> str:
+    """Return the sha256 of documents in their order: the identity of a calibration corpus."""
+    digest = hashlib.sha256()
+    for document in documents:
+        content = document.encode()
+        digest.update(f"{len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
 def _too_short(source: str, documents: Sequence[str], longest: int, seqlen: int) -> str:
     if longest == 0:  # every document was dismissed by its size alone
         bytes_of_longest = max((len(document.encode()) for document in documents), default=0)

@@ -1,14 +1,13 @@
 """The files of one run folder, read and checked: what the rest of reporting relies on."""
 
-import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from thanos.artifacts import read_json, verify_text
 from thanos.errors import UserError
 from thanos.reporting.labels import DENSE
 
@@ -70,7 +69,14 @@ def _is_configured(evaluation: dict[str, Any], keys: tuple[str, ...], otherwise:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    content = _parse(path, yaml.safe_load)
+    verify_text(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read ({reason}); run its rule again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping, found {type(content).__name__}")
     for key in ("seed", "model", "method", "pattern"):
         if key not in content:
             raise UserError(f"{path}: no key {key!r}: not the config of a finished run")
@@ -80,21 +86,8 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _read_results(path: Path, required: bool) -> dict[str, Any]:
     if not required and not path.exists():
         return {}
-    content = _parse(path, json.loads)
+    content = read_json(path)
     _refuse_non_finite(content, path, "")
-    return content
-
-
-def _parse(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    try:
-        content = parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; run the rule that writes it again") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read ({reason}); run its rule again") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a mapping, found {type(content).__name__}")
     return content
 
 

@@ -52,7 +52,7 @@ def main_table(
     single seed needs `windows`, of `collect_windows`. With `published`, a WikiText-2 column that
     has published values of the same window length is followed by them and by our difference, and
     notes say of every dense model whether it meets its published perplexity within the gate's
-    tolerance. Raises UserError where results that are not comparable would share a cell or a column.
+    tolerance. Raises UserError where results that are not comparable would share a cell or column.
     """
     frame = with_variants(frame)
     measures = list(measures or main_measures(frame))

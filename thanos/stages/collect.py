@@ -5,7 +5,7 @@ python -m thanos.stages.collect --output results.csv [--layers â€¦] [--windows â
 
 from pathlib import Path
 
-from ..artifacts import write_text
+from ..artifacts import write_checked_text
 from ..reporting.frame import collect, collect_layers, collect_windows, to_csv
 from .command import parser, run_command
 
@@ -18,11 +18,11 @@ def main() -> None:
     arguments.add_argument("--windows", type=Path, help="also write the loss of every window")
     arguments.add_argument("runs", type=Path, nargs="+")
     given = arguments.parse_args()
-    write_text(given.output, to_csv(collect(given.runs)))
+    write_checked_text(given.output, to_csv(collect(given.runs)))
     if given.layers:
-        write_text(given.layers, to_csv(collect_layers(given.runs)))
+        write_checked_text(given.layers, to_csv(collect_layers(given.runs)))
     if given.windows:
-        write_text(given.windows, to_csv(collect_windows(given.runs)))
+        write_checked_text(given.windows, to_csv(collect_windows(given.runs)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ python -m thanos.stages.configure --output config.yaml model=doc-opt method=wand
 
 from pathlib import Path
 
-from ..artifacts import write_text
+from ..artifacts import write_checked_text
 from ..config import dumps, loads, resolve
 from .command import parser, run_command
 
@@ -18,7 +18,7 @@ def main() -> None:
     arguments.add_argument("overrides", nargs="*", metavar="key=value")
     given = arguments.parse_args()
     config = loads(given.resolved) if given.resolved else resolve(given.overrides)
-    write_text(given.output, dumps(config))
+    write_checked_text(given.output, dumps(config))
 
 
 if __name__ == "__main__":

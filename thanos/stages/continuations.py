@@ -3,9 +3,11 @@
 python -m thanos.stages.continuations --output results/testbed/continuations
 """
 
+import time
 from pathlib import Path
 
 from ..artifacts import atomic_folder, write_manifest
+from ..provenance import circumstances
 from ..testbed.continuations import DATA_FILE, make_items, write_items
 from ..testbed.corpus import corpus_hash, extract
 from .command import parser, run_command
@@ -13,10 +15,12 @@ from .command import parser, run_command
 
 def write_task(folder: Path) -> None:
     """Write the items and their manifest to `folder`."""
+    started = time.time()
     documents = list(extract("heldout"))
     with atomic_folder(folder) as temporary:
         write_items(make_items(documents), temporary / DATA_FILE)
-        write_manifest(temporary, {"heldout_sha256": corpus_hash(documents)})
+        facts = {"heldout_sha256": corpus_hash(documents), "provenance": circumstances(started)}
+        write_manifest(temporary, facts)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..artifacts import write_json
+from ..artifacts import verify_manifest, write_json
 from ..compression.packing import Sizes, file_sizes
 from ..config import Config, load
 from ..evaluation.perplexity import perplexity_of_logits
@@ -158,6 +158,8 @@ def main() -> None:
         corpora = measure_perplexity(config, blocks, windows, facts, given.perplexity.parent)
     tasks: dict[str, Any] = {"tasks": {}}
     if config.evaluation.tasks:
+        if given.items:
+            verify_manifest(given.items, maker="rule continuations")
         model = open_for_evaluation(config, given.checkpoint)
         tasks = measure_zero_shot(config, model, open_tokenizer(config), given.items)
     size = measure_size(given.checkpoint or dense_folder(config))

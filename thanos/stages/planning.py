@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from ..config import Config
+from ..model_path import model_path
 from ..models.location import cached_folder, weight_files
 from ..models.memory_plan import MIB, MemoryPlan, Statistics, Work, plan_memory
 from ..models.safetensors_layout import read_layout
 from ..pruning import compose, parse_pattern
-from .opening import model_path
 
 GIB = 1024 * MIB
 _PROGRAM = 800 * MIB  # interpreter and libraries

@@ -3,11 +3,13 @@
 python -m thanos.stages.plot results.csv --layers layers.csv --output figures [--axes …]
 """
 
+import time
 from pathlib import Path
 
 import pandas as pd
 
-from ..artifacts import atomic_folder
+from ..artifacts import atomic_folder, verify_text, write_manifest
+from ..provenance import circumstances
 from ..reporting.curves import layer_figure, sweep_figure
 from ..reporting.figures import main_figure
 from ..reporting.frame import from_csv
@@ -52,10 +54,14 @@ def main() -> None:
     arguments.add_argument("--axes", nargs="*", default=[], help="keys that an ablation sweeps")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
+    started = time.time()
+    for file in (given.results, given.layers):
+        verify_text(file)
     frame = from_csv(given.results.read_text(encoding="utf-8"))
     layers = from_csv(given.layers.read_text(encoding="utf-8"))
     with atomic_folder(given.output) as folder:
         draw(frame, layers, given.axes, folder)
+        write_manifest(folder, {"provenance": circumstances(started)})
 
 
 if __name__ == "__main__":

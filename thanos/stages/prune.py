@@ -200,11 +200,11 @@ def main() -> None:
     given = arguments.parse_args()
     started = time.time()
     config = load(given.config)
-    windows = read_windows(given.calibration)
+    windows, drawn = read_windows(given.calibration)
     with work_folder(given.checkpoint.with_name(f"{given.checkpoint.name}.partial")) as work:
         checkpoint = work / "checkpoint"
         record = prune(config, windows, checkpoint, work)
-        facts = {"provenance": provenance(config, started)}
+        facts = {"calibration": drawn, "provenance": provenance(config, started)}
         write_manifest(checkpoint, facts)
         shutil.rmtree(given.checkpoint, ignore_errors=True)
         checkpoint.rename(given.checkpoint)

@@ -78,14 +78,15 @@ def run(config: Config, folder: Path, work: Path) -> dict[str, Any]:
     # Whatever can be missing is read before the work starts.
     tokenizer = open_tokenizer(config)
     corpora = cut_corpora(config)
-    windows = None if config.dense else draw_windows(config)
+    drawn = None if config.dense else draw_windows(config)
     metrics: dict[str, Any] = {}
     checkpoint = folder / "checkpoint"
-    if windows is None:
+    if drawn is None:
         checkpoint.mkdir()
         copy_checkpoint(dense_folder(config), {}, tokenizer, checkpoint)
     else:
-        record = prune(config, windows, checkpoint, work)
+        windows, facts = drawn
+        record = {**prune(config, windows, checkpoint, work), "calibration": facts}
         write_json(folder / "pruning.json", {**record, "provenance": provenance(config, started)})
         metrics["pruning"] = {k: v for k, v in record.items() if k != "layers"}
     write_manifest(checkpoint, {"provenance": provenance(config, started)})

@@ -4,9 +4,11 @@
         --output tables [--axes method.block_size]
 """
 
+import time
 from pathlib import Path
 
-from ..artifacts import atomic_folder
+from ..artifacts import atomic_folder, verify_text, write_manifest
+from ..provenance import circumstances
 from ..reporting.frame import from_csv
 from ..reporting.html import to_html
 from ..reporting.published import read_published
@@ -34,10 +36,11 @@ def main() -> None:
     arguments.add_argument("--published", type=Path, help="published values to compare with")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
-    frame, layers, windows = (
-        from_csv(file.read_text(encoding="utf-8"))
-        for file in (given.results, given.layers, given.windows)
-    )
+    started = time.time()
+    files = (given.results, given.layers, given.windows)
+    for file in files:
+        verify_text(file)
+    frame, layers, windows = (from_csv(file.read_text(encoding="utf-8")) for file in files)
     if given.axes:
         tables = ablation_tables(frame, layers, windows, given.axes, given.title)
     else:
@@ -47,6 +50,7 @@ def main() -> None:
         for table in tables:
             for suffix, render in RENDERERS.items():
                 (folder / f"{table.name}.{suffix}").write_text(render(table), encoding="utf-8")
+        write_manifest(folder, {"provenance": circumstances(started)})
 
 
 if __name__ == "__main__":

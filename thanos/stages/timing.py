@@ -68,7 +68,7 @@ def main() -> None:
 
     import torch
 
-    from ..provenance import machine
+    from ..provenance import circumstances
     from ..reporting.style import save
     from ..reporting.timing import block_size_figure, timing_table, width_figure
     from ..timing.measure import KNOWN_METHODS
@@ -85,7 +85,7 @@ def main() -> None:
     where = rows[0]["device"] if device.type == "cuda" else f"{rows[0]['threads']} CPU threads"
     table = timing_table(rows, f"Pruning time of one layer on {where}, median of {suite.repeats}")
     with atomic_folder(given.output) as folder:
-        write_json(folder / "timing.json", {"rows": rows, "provenance": machine(started)})
+        write_json(folder / "timing.json", {"rows": rows, "provenance": circumstances(started)})
         for suffix, render in RENDERERS.items():
             (folder / f"timing.{suffix}").write_text(render(table), encoding="utf-8")
         for name, figure in (

@@ -9,7 +9,7 @@ a warning and never fails a suite.
 
 from pathlib import Path
 
-from ..artifacts import write_json
+from ..artifacts import verify_manifest, verify_text, write_json
 from ..tracking import MODES, log_run, log_suite, run_id
 from .command import parser, run_command
 
@@ -25,6 +25,9 @@ def main() -> None:
     arguments.add_argument("runs", type=Path, nargs="+")
     given = arguments.parse_args()
     options = {"mode": given.mode, "project": given.project, "directory": given.directory}
+    verify_text(given.suite / "results.csv")
+    for made in ("tables", "figures"):
+        verify_manifest(given.suite / made, maker=f"rule {made}")
     for folder in given.runs:
         log_run(folder, group=given.suite.name, **options)
     log_suite(given.suite, **options)

@@ -1,0 +1,30 @@
+# Integrity: `snakemake verify --config suite=demo` hashes all results of a finished suite anew.
+VERIFIED = config.get("suite", "demo") + SUFFIX
+
+
+def tokens_of_suite(name):
+    """Folders of the token ids and items that the runs of a suite use."""
+    runs = load_suite(name).runs
+    folders = {f"calibration/{run.calibration}" for run in runs if run.calibration}
+    folders |= {f"evaluation/{run.evaluation}" for run in runs if run.evaluation}
+    items = any(TESTBED_TASK in run.config.evaluation.tasks for run in runs)
+    return [f"{RESULTS}/{folder}" for folder in sorted(folders)] + [ITEMS] * items
+
+
+localrules:
+    verify,
+
+
+# No inputs: what is missing shall be listed, not made.
+rule verify:
+    log:
+        f"{RESULTS}/suites/{VERIFIED}/logs/verify.log",
+    conda:
+        "../envs/thanos.yaml"
+    params:
+        suite=f"{RESULTS}/suites/{VERIFIED}",
+        runs=lambda _: run_folders(VERIFIED),
+        tokens=lambda _: tokens_of_suite(VERIFIED),
+    shell:
+        "python -m thanos.stages.verify {params.suite:q} --runs {params.runs:q}"
+        " --tokens {params.tokens:q} 2>&1 | tee {log:q}"
