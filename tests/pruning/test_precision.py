@@ -1,11 +1,15 @@
 """Working precisions, the precision of the result, and what is left alone."""
 
+import math
+
 import oracle
 import pytest
 import torch
-from layers import assert_matches, random_layer
+from hypothesis import given
+from hypothesis import strategies as st
+from layers import Layer, assert_matches, layers, property_test, random_layer
 
-from thanos.pruning import InputStatistics, prune_weight, updates
+from thanos.pruning import InputStatistics, PruningError, prune_weight, updates
 
 METHODS = ("magnitude", "wanda", "sparsegpt", "thanos")
 PATTERNS = ("0.5", "0.8", "2:4", "structured:0.3")
@@ -98,6 +102,46 @@ def test_singular_gram_matrix_in_float32(method: str, pattern: str, damping: flo
     assert result.relative_error < none.relative_error
 
 
+@property_test(120)
+@given(
+    layer=layers(m=4, most=32, least_rows=2),
+    tokens=st.sampled_from((1, 2, 1000)),
+    method=st.sampled_from(METHODS),
+    pattern=st.sampled_from(PATTERNS),
+    B=st.sampled_from((1, 4, 13, 99)),
+    damping=st.sampled_from((0.0, 1e-12, 1e-6, 0.01)),
+    refine_steps=st.sampled_from((0, 3)),
+    dtype=st.sampled_from((torch.float16, torch.bfloat16, torch.float32)),
+    inputs=st.sampled_from((1e-20, 1e-3, 1.0, 1e6)),
+)
+def test_a_sound_result_or_a_clear_error(
+    layer: Layer,
+    tokens: int,
+    method: str,
+    pattern: str,
+    B: int,
+    damping: float,
+    refine_steps: int,
+    dtype: torch.dtype,
+    inputs: float,
+) -> None:
+    """One token, copied and dead inputs, no damping, tiny and huge inputs, half precision."""
+    statistics = InputStatistics(layer.X.shape[1])
+    statistics.update(inputs * layer.X[:tokens])
+    weight = layer.W.to(dtype)
+    options = {"block_size": B, "damping": damping, "refine_steps": refine_steps}
+    try:
+        result = prune_weight(weight, statistics, method, pattern, **options)
+    except PruningError as error:
+        if "damping" not in str(error):
+            raise
+        return
+    assert result.weight.dtype == dtype
+    assert result.weight.isfinite().all()
+    assert (result.weight[result.mask] == 0).all()
+    assert math.isfinite(result.relative_error)
+
+
 def test_rows_that_do_not_converge_are_solved_directly_and_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -112,6 +156,15 @@ def test_rows_that_do_not_converge_are_solved_directly_and_counted(
         )
         assert result.details["rows_solved_directly"] == solved_directly
         assert_matches(result, expected)
+
+
+def test_the_relative_error_can_be_left_out() -> None:
+    layer = random_layer(c=6, b=12, tokens=30)
+    measured = prune_weight(layer.W, layer.statistics(), "thanos", "0.5")
+    result = prune_weight(layer.W, layer.statistics(), "thanos", "0.5", measure_error=False)
+    assert measured.relative_error > 0
+    assert result.relative_error is None
+    assert torch.equal(result.weight, measured.weight)
 
 
 def test_accumulation_in_float64() -> None:
