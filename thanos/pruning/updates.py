@@ -53,28 +53,41 @@ def sequential_update(
     Wt = W[:, i1:i2].T.contiguous()  # (w, c): a column of W is contiguous here
     Et = torch.zeros_like(Wt)
     Mt = torch.zeros_like(Wt, dtype=torch.bool) if mask is None else mask.T.contiguous()
-    reciprocal = U.diagonal().reciprocal()
 
-    def eliminate(j1: int, j2: int) -> None:
-        if j2 - j1 <= group:
-            if choose_group is not None:
-                Mt[j1:j2] = choose_group(Wt[j1:j2], i1 + j1, i1 + j2)
-            removed = Mt[j1:j2] * reciprocal[j1:j2, None]
-            for j in range(j1, j2):
-                torch.mul(Wt[j], removed[j - j1], out=Et[j])
-                if j + 1 < j2:
-                    Wt[j + 1 : j2].addr_(U[j, j + 1 : j2], Et[j], alpha=-1)
-            return
-        groups = -(-(j2 - j1) // group)
-        middle = j1 + group * (groups // 2)
-        eliminate(j1, middle)
-        Wt[middle:j2].addmm_(U[j1:middle, middle:j2].T, Et[j1:middle], alpha=-1)
-        eliminate(middle, j2)
+    def choose(j1: int, j2: int) -> None:
+        if choose_group is not None:
+            Mt[j1:j2] = choose_group(Wt[j1:j2], i1 + j1, i1 + j2)
 
-    eliminate(0, i2 - i1)
+    _eliminate(U, Wt, Et, Mt, choose, group, 0, i2 - i1)
     W[:, i1:i2] = Wt.masked_fill_(Mt, 0).T
     W[:, i2:].addmm_(Et.T, factor.U[i1:i2, i2:], alpha=-1)
     return Mt.T
+
+
+def _eliminate(
+    U: Tensor,
+    Wt: Tensor,
+    Et: Tensor,
+    Mt: Tensor,
+    choose: Callable[[int, int], None],
+    group: int,
+    j1: int,
+    j2: int,
+) -> None:
+    """Eliminate columns j1:j2, whose errors go to Et; a closure that calls itself would live on."""
+    if j2 - j1 <= group:
+        choose(j1, j2)
+        removed = Mt[j1:j2] / U.diagonal()[j1:j2, None]
+        for j in range(j1, j2):
+            torch.mul(Wt[j], removed[j - j1], out=Et[j])
+            if j + 1 < j2:
+                Wt[j + 1 : j2].addr_(U[j, j + 1 : j2], Et[j], alpha=-1)
+        return
+    groups = -(-(j2 - j1) // group)
+    middle = j1 + group * (groups // 2)
+    _eliminate(U, Wt, Et, Mt, choose, group, j1, middle)
+    Wt[middle:j2].addmm_(U[j1:middle, middle:j2].T, Et[j1:middle], alpha=-1)
+    _eliminate(U, Wt, Et, Mt, choose, group, middle, j2)
 
 
 def joint_update(
@@ -100,8 +113,8 @@ def joint_update(
     A = factor.trailing_inverse(i1, i2)  # (w, b − i1)
     block = A[:, :w].contiguous()
     direct = 0
-    # The solver holds about eight (rows, w) matrices.
-    for rows in row_segments(len(W), 8 * w * W.element_size(), memory_budget):
+    # The solver holds six (rows, w) matrices, and while it puts rows aside four twice.
+    for rows in row_segments(len(W), 10 * w * W.element_size(), memory_budget):
         W_rows, M = W[rows], mask[rows]
         solution = solve_masked(
             block, W_rows[:, i1:i2], M, tolerance=_TOLERANCE[W.dtype], max_iterations=2 * w + 8
