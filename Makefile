@@ -23,12 +23,10 @@ $(READY): envs/lock.txt pyproject.toml
 	@touch $@
 
 demo: setup  ## run the demo suite and show its table, figures and report
-	@snakemake demo $(PROGRESS) --report-after-run --report results/suites/demo/report.html
-	@python -m thanos.stages.show results/suites/demo
+	@snakemake demo $(PROGRESS)
 
 check: setup  ## run the demo's small variant, into results/check
 	@snakemake demo $(PROGRESS) --config quick=true results=results/check
-	@python -m thanos.stages.show results/check/suites/demo-quick
 
 test: setup  ## run the fast tests
 	@pytest

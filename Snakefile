@@ -36,5 +36,10 @@ rule ablations:
         [suite_products(name) for name in SUITES if name.startswith("ablation-")],
 
 
+onsuccess:
+    if ASKED:
+        shell("python -m thanos.stages.show {ASKED:q}")
+
+
 onerror:
     print("failed:", *failures(), sep="\n  ", file=sys.stderr)

@@ -37,6 +37,7 @@ ALL_CORES = workflow.resource_settings.cores or THREADS
 
 SUITES = suites.suite_names()
 LOADED = []
+ASKED = []  # folders of the suites that are to be made
 STARTED = time.time()
 SUFFIX = "-quick" if QUICK else ""
 RUN = f"{RESULTS}/runs/{{model}}/{{pattern}}/{{run}}"
@@ -176,7 +177,9 @@ def suite_products(name):
 
     def products(_):
         folder = f"{RESULTS}/suites/{name}{SUFFIX}"
-        made = [f"{folder}/{made}" for made in ("results.csv", "tables", "figures")]
+        ASKED.append(folder)
+        names = ("results.csv", "tables", "figures", "report.html")
+        made = [f"{folder}/{made}" for made in names]
         if load_suite(name).runs[0].config.tracking.mode != "disabled":
             made.append(f"{folder}/tracking.json")
         return made

@@ -72,3 +72,25 @@ rule figures:
     shell:
         "python -m thanos.stages.plot {input.results:q} --layers {input.layers:q}"
         " --axes {params.axes:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule suite_report:
+    input:
+        runs=lambda wildcards: run_results(wildcards.suite),
+        results=f"{SUITE}/results.csv",
+        tables=f"{SUITE}/tables",
+        figures=f"{SUITE}/figures",
+    output:
+        f"{SUITE}/report.html",
+    log:
+        f"{SUITE}/logs/report.log",
+    benchmark:
+        f"{SUITE}/logs/report.tsv"
+    conda:
+        "../envs/thanos.yaml"
+    params:
+        runs=lambda wildcards: run_folders(wildcards.suite),
+        title=lambda wildcards: load_suite(wildcards.suite).title,
+    shell:
+        "python -m thanos.stages.report --suite $(dirname {output:q}) --title {params.title:q}"
+        " --output {output:q} {params.runs:q} > {log:q} 2>&1"

@@ -7,6 +7,7 @@ rule track:
         results=f"{SUITE}/results.csv",
         tables=f"{SUITE}/tables",
         figures=f"{SUITE}/figures",
+        report=f"{SUITE}/report.html",
     output:
         f"{SUITE}/tracking.json",
     log:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from thanos.errors import UserError
 from thanos.tracking import log_run, log_suite, run_id
@@ -41,6 +42,7 @@ def run_folder(tmp_path: Path) -> Path:
     layer = {"block": 0, "layer": "model.layers.0.mlp.up_proj", "shape": [8, 4], "sparsity": 0.5}
     layer |= {"relative_error": 0.02, "seconds": 0.1, "damping": 0.01}
     pruning = {"sparsity": 0.5, "relative_error": 0.02, "seconds": 1.5, "layers": [layer]}
+    pruning["provenance"] = {"source": {"revision": "5eed", "dirty": False}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "pruning.json").write_text(json.dumps(pruning))
     (folder / "perplexity.json").write_text(
@@ -59,10 +61,11 @@ def test_an_offline_run_has_config_metrics_and_layers(
     (run,) = [record.run for record in read_back(target) if record.HasField("run")]
     assert (run.run_id, run.project, run.run_group) == ("0123abcd", "thanos", "demo")
     assert run.display_name == "doc-llama/2-4/thanos-0123abcd"
-    assert list(run.tags) == ["a"]
+    assert sorted(run.tags) == ["2:4", "a", "doc-llama", "thanos"]
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert config["method"] == {"name": "thanos", "block_size": 512}
     assert config["pattern"] == "2:4"
+    assert config["provenance"]["pruning"]["source"]["revision"] == "5eed"
 
     (history,) = [record.history for record in read_back(target) if record.HasField("history")]
     metrics = metrics_of(history)
@@ -88,20 +91,28 @@ def test_a_run_that_is_logged_again_replaces_itself(run_folder: Path, tmp_path: 
     assert metrics_of(history)["perplexity/docs"] == 31
 
 
-def test_a_suite_is_one_artifact(tmp_path: Path) -> None:
+def test_a_suite_is_one_artifact_with_its_tables_and_figures(tmp_path: Path) -> None:
     suite = tmp_path / "demo"
-    for name in ("results.csv", "tables/main.md", "figures/main.png"):
+    for name in ("results.csv", "report.html", "tables/main.md", "tables/main.csv"):
         (suite / name).parent.mkdir(parents=True, exist_ok=True)
-        (suite / name).write_text(name)
+        (suite / name).write_text("Method,value\nThanos,1.5\n")
+    (suite / "figures").mkdir()
+    Image.new("RGB", (4, 4)).save(suite / "figures" / "main.png")
     log_suite(suite, directory=tmp_path)
-    (artifact,) = [
+    log_suite(suite, directory=tmp_path)  # a second time it replaces itself
+    artifacts = [
         record.request.log_artifact.artifact if record.HasField("request") else record.artifact
         for record in read_back(tmp_path)
         if record.HasField("artifact") or record.request.HasField("log_artifact")
     ]
-    assert artifact.name == "suite-demo"
+    (artifact,) = [artifact for artifact in artifacts if artifact.name == "suite-demo"]
     paths = {entry.path for entry in artifact.manifest.contents}
-    assert paths == {"results.csv", "tables/main.md", "figures/main.png"}
+    assert paths == {
+        *("results.csv", "report.html", "tables/main.md", "tables/main.csv", "figures/main.png")
+    }
+    table = next(tmp_path.glob("wandb/offline-run-*/files/media/table/tables/*.json"))
+    assert json.loads(table.read_text())["data"] == [["Thanos", "1.5"]]
+    assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/figures/main*.png"))
 
 
 def test_disabled_writes_nothing(run_folder: Path, tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
+from thanos.artifacts import read_json
 from thanos.errors import UserError
 from thanos.reporting.frame import collect, collect_layers
 from thanos.reporting.measures import records
@@ -38,10 +40,11 @@ def log_run(
     tags: Sequence[str] = (),
     directory: Path,
 ) -> None:
-    """Record one finished run: its config, metrics and layers. All files go under `directory`.
+    """Record one finished run: its config with the provenance, its metrics and layers.
 
-    The W&B run's id is the run's hash, so a run that is logged again replaces itself. Raises
-    UserError for an unknown mode or a bad run folder; a failure of W&B is a warning.
+    All files go under `directory`. Model, pattern and method are tags. The W&B run's id is the
+    run's hash, so a run that is logged again replaces itself. Raises UserError for an unknown mode
+    or a bad run folder; a failure of W&B is a warning.
     """
     if _is_disabled(mode):
         return
@@ -53,7 +56,9 @@ def log_run(
     }
     identity = run_id(run_folder)
     name = "/".join(run_folder.resolve().parts[-3:])
-    options = {"project": project, "group": group, "tags": tuple(tags), "name": name}
+    config["provenance"] = _provenance(run_folder)
+    own_tags = (config["model"]["name"], str(config["pattern"]), config["method"]["name"])
+    options = {"project": project, "group": group, "tags": (*own_tags, *tags), "name": name}
 
     def write(wandb: Any, run: Any) -> None:
         logged: dict[str, Any] = dict(metrics)
@@ -73,7 +78,7 @@ def log_suite(
     tags: Sequence[str] = (),
     directory: Path,
 ) -> None:
-    """Record what a suite made, `results.csv`, tables and figures, as one artifact of one run.
+    """Record what a suite made in one run: tables, figures, and all its files as an artifact.
 
     Suite and runs share the group named after the suite, if the runs were logged with it. Raises
     UserError for an unknown mode or a missing `results.csv`; a failure of W&B is a warning.
@@ -94,6 +99,13 @@ def log_suite(
             elif path.exists():
                 artifact.add_file(str(path), name=name)
         run.log_artifact(artifact)
+        shown: dict[str, Any] = {}
+        for table in sorted((suite_folder / "tables").glob("*.csv")):
+            rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+            shown[f"tables/{table.stem}"] = wandb.Table(dataframe=rows)
+        for figure in sorted((suite_folder / "figures").glob("*.png")):
+            shown[f"figures/{figure.stem}"] = wandb.Image(str(figure))
+        run.log(shown, step=0)
 
     _record(write, mode, directory, id=f"suite-{suite}", job_type="suite", **options)
 
@@ -103,6 +115,16 @@ def run_id(run_folder: Path) -> str:
     if match := re.search(r"-([0-9a-f]{8})$", run_folder.resolve().name):
         return match[1]
     return hashlib.sha256((run_folder / "config.yaml").read_bytes()).hexdigest()[:8]
+
+
+def _provenance(run_folder: Path) -> dict[str, Any]:
+    """By what the run's results were made, as far as their files say so."""
+    found = {}
+    for part in ("pruning", "perplexity", "zero_shot"):
+        file = run_folder / f"{part}.json"
+        if file.is_file():
+            found[part] = read_json(file).get("provenance")
+    return found
 
 
 def _is_disabled(mode: str) -> bool:

@@ -76,7 +76,7 @@ def sweep_figure(
         for axes in grid.flat:
             axes.set_ylabel("")
         for axes in grid[-1]:
-            axes.set_xlabel(_AXIS_TITLES.get(axis, axis.replace("_", " ")))
+            axes.set_xlabel(axis_title(axis))
         legend(figure, records(points), without=without, dense=not dense.empty, lines=True)
     return figure
 
@@ -143,6 +143,12 @@ def _draw_sparsity(axes: Axes, rows: pd.DataFrame) -> None:
     low, high = 100 * blocks["min"].min(), 100 * blocks["max"].max()
     room = max(0.1 * (high - low), 1.0)
     axes.set_ylim(low - room, high + room)
+
+
+def axis_title(axis: str) -> str:
+    """What a swept option is called, with its symbol; a column or its configuration key."""
+    axis = column_of(axis)
+    return _AXIS_TITLES.get(axis, axis.replace("_", " "))
 
 
 def _dense_means(dense: pd.DataFrame, model: str) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from html import escape
 
 from thanos.reporting.grid import Cell, Row, Table
 
-_STYLE = """
+STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 1.5em; color: #1a1a1a; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding-bottom: .6em; }
@@ -14,6 +14,20 @@ thead tr:last-child th { border-bottom: 1px solid #1a1a1a; }
 tr.block th { text-align: left; padding-top: .8em; border-bottom: 1px solid #ccc; }
 ul { padding-left: 1.2em; max-width: 60em; color: #444; }
 """
+
+
+def page(title: str, body: str, style: str = "") -> str:
+    """A whole page: self-contained, no script, no network."""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head><body>\n"
+        f"{body}</body></html>\n"
+    )
+
+
+def body_of(text: str) -> str:
+    """What `page` was made around."""
+    return text.partition("<body>\n")[2].removesuffix("</body></html>\n")
 
 
 def to_html(table: Table) -> str:
@@ -29,12 +43,11 @@ def to_html(table: Table) -> str:
         body.append(f'<tr class="block"><th colspan="{width}">{escape(block.title)}</th></tr>')
         body += [_row(row) for row in block.rows]
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes("Bold:"))
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{escape(table.title)}</title><style>{_STYLE}</style></head><body>\n"
+    return page(
+        table.title,
         f"<table><caption>{escape(table.title)}</caption>\n"
         f'<thead><tr><th colspan="{len(table.stub)}"></th>{groups}</tr><tr>{heads}</tr></thead>\n'
-        f"<tbody>{''.join(body)}</tbody></table>\n<ul>{notes}</ul></body></html>\n"
+        f"<tbody>{''.join(body)}</tbody></table>\n<ul>{notes}</ul>",
     )
 
 

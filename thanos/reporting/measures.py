@@ -25,6 +25,8 @@ _TITLES = {
     "sparsity": "sparsity",
     "raised_damping": "layers with raised λ",
 }
+_COUNTS = ("raised_damping",)
+_COARSENESS = {"": 0, "none": 0, "int8": 1, "int4": 2}
 _HIGHER_IS_BETTER = ("acc", "mean_acc", "mean_acc_share")
 _DATASETS = ("wikitext2", "ptb", "c4")  # the paper's order; others follow by name
 # Runs that differ in one of these measured different things: never averaged together.
@@ -76,6 +78,8 @@ class Measure:
 
     def decimals(self, value: float) -> int:
         """Two decimals, fewer for large numbers, more for times and errors below one."""
+        if self.metric in _COUNTS:
+            return 0 if float(value).is_integer() else 1
         if value != 0 and abs(value) < 1 and not self.higher_is_better:
             return min(6, 2 - int(np.floor(np.log10(abs(value)))))
         return 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
@@ -118,9 +122,16 @@ def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
         column: frame[column].mask(dense | frame[column].isna() | (frame[column] == ""), value)
         for column, value in neutral.items()
     }
-    quantized = ~frame["quantization"].isin(("", "none"))
-    model = frame["model"].mask(quantized, frame["model"] + " " + frame["quantization"])
-    return frame.assign(model=model, method=frame["method"].mask(dense, DENSE), **filled)
+    frame = frame.assign(method=frame["method"].mask(dense, DENSE), **filled).sort_values(
+        ["model", "quantization"],
+        kind="stable",
+        key=lambda column: column.map(_COARSENESS) if column.name == "quantization" else column,
+        ignore_index=True,
+    )
+    quantized = frame["quantization"].map(_COARSENESS) > 0
+    return frame.assign(
+        model=frame["model"].mask(quantized, frame["model"] + " " + frame["quantization"])
+    )
 
 
 def over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

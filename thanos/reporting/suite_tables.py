@@ -9,7 +9,7 @@ from thanos.reporting.ablations import ablation_table
 from thanos.reporting.differences import difference_tables
 from thanos.reporting.efficiency import efficiency_tables
 from thanos.reporting.grid import Table
-from thanos.reporting.labels import DENSE
+from thanos.reporting.labels import DENSE, pattern_label
 from thanos.reporting.layer_types import layer_type_table
 from thanos.reporting.measures import Measure, main_measures
 from thanos.reporting.published import PublishedTable
@@ -53,22 +53,33 @@ def ablation_tables(
 ) -> list[Table]:
     """The tables of an ablation: quality and differences over its axes, layer types, cost."""
     tables = []
-    for measure in main_measures(frame):
-        name = f"main-{measure.metric}-{measure.dataset}"
-        table = ablation_table(frame, axes, measure, windows=windows, name=name)
-        tables.append(_titled(table, title, measure.title))
-    tables += [
-        _titled(table, title, table.title) for table in difference_tables(frame, windows, axes)
-    ]
+    for kind, part in _comparable(frame, axes):
+        for measure in main_measures(part):
+            name = "-".join(filter(None, ("main", measure.metric, measure.dataset, kind)))
+            table = ablation_table(part, axes, measure, windows=windows, name=name)
+            tables.append(_titled(table, title, measure.title))
+        for table in difference_tables(part, windows, axes):
+            name = "-".join(filter(None, (table.name, kind)))
+            tables.append(_titled(replace(table, name=name), title, table.title))
     if len(axes) == 1 and axes[0] in _PER_LAYER_TYPE:
         table_of_types = layer_type_table(layers, axes[0])
         tables += [_titled(table_of_types, title, table_of_types.title)] if table_of_types else []
-    for measure in (Measure("raised_damping"), Measure("seconds")):
-        rows = measure.rows(frame)
-        if measure.metric == "seconds" or (rows["value"] > 0).any():
-            table = ablation_table(frame, axes, measure, name=measure.metric.replace("_", "-"))
-            tables.append(_titled(table, title, measure.title))
+    for kind, part in _comparable(frame, axes):
+        for measure in (Measure("raised_damping"), Measure("seconds")):
+            if measure.metric == "seconds" or (measure.rows(part)["value"] > 0).any():
+                name = "-".join(filter(None, (measure.metric.replace("_", "-"), kind)))
+                table = ablation_table(part, axes, measure, name=name)
+                tables.append(_titled(table, title, measure.title))
     return tables
+
+
+def _comparable(frame: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
+    """The frame; over sparsities a part per kind of pattern, which go to different lengths."""
+    if list(axes) != ["pattern"]:
+        return [("", frame)]
+    kinds = frame["pattern"].map(lambda text: pattern_label(text).kind)
+    pruned = [kind for kind in dict.fromkeys(kinds) if kind != DENSE]
+    return [(kind.replace(":", ""), frame[kinds.isin((DENSE, kind))]) for kind in pruned]
 
 
 def _seconds(frame: pd.DataFrame, title: str) -> list[Table]:

@@ -4,46 +4,72 @@ python -m thanos.stages.plot results.csv --layers layers.csv --output figures [-
 """
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from ..artifacts import atomic_folder, verify_text, write_manifest
+from ..artifacts import atomic_folder, verify_text, write_json, write_manifest
 from ..provenance import circumstances
-from ..reporting.curves import layer_figure, sweep_figure
+from ..reporting.curves import axis_title, layer_figure, sweep_figure
 from ..reporting.figures import main_figure
 from ..reporting.frame import from_csv
 from ..reporting.heatmap import GRID_AXES, component_figure
-from ..reporting.labels import DENSE, column_of
+from ..reporting.labels import DENSE, column_of, pattern_label
 from ..reporting.measures import Measure, main_measures
 from ..reporting.style import save
+from ..reporting.suite_report import CAPTIONS
 from .command import parser, run_command
+
+_LOOK = "One colour and marker per method throughout; hollow: with outlier rows."
+_SWEEP = f"Bars are 95% intervals over seeds, the dotted line is the dense model. {_LOOK}"
+_DOTS = f"Placed by the distance to the dense model; bars are 95% intervals over seeds. {_LOOK}"
+_GRID = (
+    "loss over the dense model in percent, by the mask's metric (down), its scope (above) and the "
+    "update of the remaining weights (below)."
+)
+_LAYERS = f"Relative error of every layer over depth, by type of layer. {_LOOK}"
 
 
 def draw(frame: pd.DataFrame, layers: pd.DataFrame, axes: list[str], folder: Path) -> None:
-    """Draw every figure of a suite into `folder`.
+    """Draw every figure of a suite into `folder`, with their captions in `captions.json`.
 
     An ablation of one key gets its metrics and the pruning time over it, the grid of components a
     heat map; a comparison of methods gets its metrics by pattern, and every layer's error.
     """
+    captions = {}
+    for name, figure, caption in _figures(frame, layers, axes):
+        save(figure, folder, name)
+        captions[name] = caption
+    write_json(folder / CAPTIONS, captions)
+
+
+def _figures(
+    frame: pd.DataFrame, layers: pd.DataFrame, axes: list[str]
+) -> Iterator[tuple[str, Figure, str]]:
     measures = main_measures(frame)
     if len(axes) == 1:
+        over = axis_title(axes[0])
         for measure in [*measures, Measure("seconds")]:
-            name = "-".join(filter(None, (measure.metric, measure.dataset)))
-            save(sweep_figure(frame, axes[0], measure), folder, name)
+            name = "-".join(filter(None, ("main", measure.metric, measure.dataset)))
+            caption = f"{measure.title[:-2].capitalize()} over {over}. {_SWEEP}"
+            yield name, sweep_figure(frame, axes[0], measure), caption
     elif tuple(map(column_of, axes)) == GRID_AXES:
         for measure in measures:
-            figure = component_figure(frame, measure)
-            save(figure, folder, f"components-{measure.metric}-{measure.dataset}")
+            name = f"main-components-{measure.metric}-{measure.dataset}"
+            yield name, component_figure(frame, measure), f"{measure.title[:-2]}: {_GRID}"
     if axes:
         return
     for measure in measures:
-        save(main_figure(frame, measure), folder, f"main-{measure.metric}-{measure.dataset}")
+        name = f"main-{measure.metric}-{measure.dataset}"
+        yield name, main_figure(frame, measure), f"{measure.title[:-2].capitalize()}. {_DOTS}"
     pruned = layers.dropna(subset=["relative_error"])
     pruned = pruned[pruned["quantization"] == "none"]  # the others were pruned the same way
     for (model, pattern), _ in pruned[pruned["pattern"] != DENSE].groupby(["model", "pattern"]):
         name = f"layers-{model}-{str(pattern).replace(':', '-')}"
-        save(layer_figure(pruned, str(model), str(pattern)), folder, name)
+        caption = f"{model}, {pattern_label(str(pattern)).title}. {_LAYERS}"
+        yield name, layer_figure(pruned, str(model), str(pattern)), caption
 
 
 def main() -> None:

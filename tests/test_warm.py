@@ -1,0 +1,85 @@
+"""Stages in forks of a process that has the libraries loaded."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+STAGE = [sys.executable, "-m", "thanos.stages"]
+
+
+@pytest.fixture
+def warm(tmp_path: Path):
+    """A running warm process; the value is the environment of its clients."""
+    socket = tmp_path / "stages"
+    command = [sys.executable, "-m", "thanos.stages.warm", str(socket), "thanos.stages.configure"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    wait_for(socket.exists)
+    yield {**os.environ, "THANOS_WARM": str(socket)}
+    process.stdin.close()
+    assert process.wait(timeout=30) == 0  # it ends with its parent
+
+
+def wait_for(condition, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def run(arguments: list[str], environment: dict[str, str], folder: Path):
+    return subprocess.run(
+        [*STAGE, *arguments], env=environment, cwd=folder, capture_output=True, text=True
+    )
+
+
+def test_a_stage_does_the_same_warm_and_cold(warm, tmp_path: Path) -> None:
+    arguments = ["configure", "--output", "config.yaml", "method=wanda", "pattern=2:4"]
+    files = []
+    for name, environment in (("warm", warm), ("cold", dict(os.environ))):
+        (tmp_path / name).mkdir()
+        result = run(arguments, environment, tmp_path / name)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+        files.append((tmp_path / name / "config.yaml").read_text())
+    assert files[0] == files[1]
+
+
+def test_an_error_reaches_the_caller(warm, tmp_path: Path) -> None:
+    result = run(["configure", "--output", "config.yaml", "method=obs"], warm, tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: unknown method 'obs'")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "config.yaml").exists()
+    assert run(["configure"], warm, tmp_path).returncode == 2  # argparse's status
+
+
+def test_without_a_warm_process_the_stage_starts_by_itself(tmp_path: Path) -> None:
+    environment = {**os.environ, "THANOS_WARM": str(tmp_path / "nobody")}
+    result = run(["configure", "--output", "config.yaml"], environment, tmp_path)
+    assert result.returncode == 0
+    assert (tmp_path / "config.yaml").is_file()
+
+
+def test_a_stage_ends_with_its_client(warm, tmp_path: Path) -> None:
+    (server,) = (
+        process
+        for process in psutil.Process().children()
+        if warm["THANOS_WARM"] in process.cmdline()
+    )
+    # Reads and parses the corpus: takes seconds.
+    arguments = ["continuations", "--output", str(tmp_path / "items")]
+    client = subprocess.Popen([*STAGE, *arguments], env=warm, cwd=tmp_path)
+    wait_for(server.children)
+    client.kill()
+    client.wait()
+    wait_for(lambda: not any(stage.is_running() for stage in at_work(server)), seconds=10)
+    assert not (tmp_path / "items").exists()
+
+
+def at_work(server: psutil.Process) -> list[psutil.Process]:
+    """The stages that are not over; the server reaps those that are at the next request."""
+    return [stage for stage in server.children() if stage.status() != psutil.STATUS_ZOMBIE]
