@@ -47,6 +47,16 @@ def test_outlier_rows_stay_dense(command, tmp_path):
         assert int(untouched.sum()) == -(-weight.shape[0] // 10), name
 
 
+def test_size_and_latency_are_measured_if_asked_for(command, tmp_path):
+    main(command("method=magnitude", "pattern=structured:0.25", "evaluation.efficiency=true"))
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    sizes, efficiency = metrics["size"]["bytes"], metrics["efficiency"]
+    assert 0.8 < sizes["pruned_tensors_packed"] / sizes["pruned_tensors"] < 0.83  # 3/4 + 1/16
+    assert efficiency["form"] == "compact"
+    assert efficiency["bytes"]["compact"] < efficiency["bytes"]["dense"]
+    assert efficiency["forward"]["speedup"] > 0
+
+
 def test_the_same_run_twice_gives_the_same_files(command, tmp_path):
     hashes = []
     for name in ("first", "second"):

@@ -87,7 +87,10 @@ def test_layers(demo_runs: list[Path]) -> None:
     figure = layer_figure(collect_layers(demo_runs), "doc-llama", "2:4")
     shown = [axes.get_title() for axes in figure.axes if axes.axison]
     assert shown[0] == "self_attn.q_proj"
-    assert len(shown) == 7
+    assert len(shown) == 7 + 1
+    assert shown[-1] == "sparsity (%)"
+    errors = {axes.get_ylim() for axes in figure.axes[:7]}
+    assert len(errors) == 1  # one scale, so that layers can be compared
 
 
 def test_what_cannot_be_drawn_is_said(write_run: WriteRun) -> None:

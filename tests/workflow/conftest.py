@@ -9,7 +9,10 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent.parent
 # Three runs of the smallest demo: dense, wanda and thanos on one model.
-TINY = "model=doc-llama method=wanda,thanos pattern=2:4 outlier_fraction=0 evaluation.limit=8"
+TINY = (
+    "model=doc-llama method=wanda,thanos pattern=2:4 outlier_fraction=0 evaluation.limit=8 "
+    "evaluation.efficiency=true"
+)
 
 
 class Workflow:

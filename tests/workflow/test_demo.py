@@ -17,7 +17,7 @@ def test_every_run_leaves_its_results_beside_its_configuration(finished):
         results = {"config.yaml", "config.yaml.sha256", "perplexity.json", "zero_shot.json"}
         results |= {"size.json", "logs"}
         assert {path.name for path in folder.iterdir()} == results | (
-            set() if method == "dense" else {"pruning.json"}
+            set() if method == "dense" else {"pruning.json", "efficiency.json"}
         )
 
 
@@ -63,12 +63,16 @@ def test_a_changed_method_parameter_runs_only_its_own_runs_again(finished):
     assert "evaluation_windows" not in jobs
 
 
-def test_latencies_are_asked_for_by_the_suite_and_change_no_run(finished):
-    jobs = finished.jobs("demo", overrides=f"{TINY} evaluation.efficiency=true")
-    assert jobs["efficiency"] == 2  # beside the dense model, not for it
-    # The weights were temporary, so they are made again, and looked at again; the rest stays.
-    assert jobs["prune"] == 2
-    assert not {"calibration", "evaluation_windows", "run_config"} & set(jobs)
+def test_latencies_are_measured_where_the_suite_asks(finished):
+    for method, folder in finished.runs().items():
+        assert (folder / "efficiency.json").exists() == (method != "dense")
+    measured = json.loads((finished.runs()["thanos"] / "efficiency.json").read_text())
+    # Two cores were given to the workflow, and the job had them all to itself.
+    assert (measured["form"], measured["threads"]) == ("zeros", 2)
+    latency = finished.results / "suites" / "demo-quick" / "tables" / "latency.md"
+    assert "| 2:4 | Thanos |" in latency.read_text()
+    jobs = finished.jobs("demo", overrides=f"{TINY} evaluation.efficiency=false")
+    assert not {"efficiency", "prune", "evaluate", "run_config"} & set(jobs)  # it is no other run
 
 
 def test_logging_anew_prunes_nothing(finished):

@@ -1,5 +1,7 @@
 """Where the loss is: relative error and sparsity by layer type, and the layer that lost most."""
 
+from typing import Any
+
 import pandas as pd
 
 from thanos.reporting import notes
@@ -26,7 +28,7 @@ def _table(model: str, layers: pd.DataFrame) -> Table:
     kinds = list(dict.fromkeys(layers["layer_type"]))
     found = []
     for values, rows in layers.groupby(_ROW_KEYS, sort=False):
-        key = dict(zip(_ROW_KEYS, values, strict=True))
+        key: dict[str, Any] = dict(zip(_ROW_KEYS, values, strict=True))
         cells = (*_errors(rows, kinds), _worst(rows), _sparsity(rows["sparsity"]))
         label = (pattern_label(key["pattern"]).title, method_label(key))
         order = (pattern_label(key["pattern"]), method_rank(key))
@@ -56,11 +58,10 @@ def _errors(rows: pd.DataFrame, kinds: list[str]) -> list[Cell]:
 
 
 def _worst(rows: pd.DataFrame) -> Cell:
-    means = rows.groupby(["block", "layer_type"], as_index=False)["relative_error"].mean()
-    means = means.dropna(subset="relative_error")
+    means = rows.groupby(["block", "layer_type"])["relative_error"].mean().dropna()
     if means.empty:
         return Cell()
-    worst = records(means.nlargest(1, "relative_error"))[0]
+    worst = records(means.nlargest(1).reset_index())[0]
     value = float(worst["relative_error"])
     place = f"{worst['layer_type']} of block {worst['block']}"
     return Cell(f"{place}: {_ERROR.text(value)}", value)

@@ -11,6 +11,7 @@ from ..artifacts import atomic_folder, verify_text, write_manifest
 from ..provenance import circumstances
 from ..reporting.frame import from_csv
 from ..reporting.html import to_html
+from ..reporting.layers import layer_tables
 from ..reporting.published import read_published
 from ..reporting.render import to_csv, to_latex, to_markdown, to_terminal
 from ..reporting.suite_tables import ablation_tables, comparison_tables
@@ -46,6 +47,7 @@ def main() -> None:
     else:
         published = read_published(given.published) if given.published else None
         tables = comparison_tables(frame, windows, published, given.title)
+        tables += layer_tables(layers)
     with atomic_folder(given.output) as folder:
         for table in tables:
             for suffix, render in RENDERERS.items():

@@ -67,7 +67,7 @@ def _run(folder: Path) -> Iterator[Finding]:
     config = folder / "config.yaml"
     damaged = list(_checked(config, load))
     yield from damaged or _checked(config, partial(verify_text, required=True))
-    expected = ["perplexity.json", "zero_shot.json"]
+    expected = ["perplexity.json", "zero_shot.json", "size.json"]
     expected += [] if folder.parent.name == "dense" else ["pruning.json"]
     expected += ["efficiency.json"] if (folder / "efficiency.json").exists() else []
     for name in expected:
