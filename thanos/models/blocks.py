@@ -149,8 +149,8 @@ def _check_plain(layer: LinearLayer) -> None:
     weight = layer.stored
     if not weight.is_floating_point() or weight.dim() != 2 or weight.element_size() < 2:
         raise UserError(
-            f"{layer.name} ({type(layer.module).__name__}) holds quantised weights, which cannot be "
-            "pruned; give the model in float16, bfloat16 or float32"
+            f"{layer.name} ({type(layer.module).__name__}) holds quantised weights, which cannot "
+            "be pruned; give the model in float16, bfloat16 or float32"
         )
 
 
@@ -160,8 +160,8 @@ def _refuse_experts(module: nn.Module, name: str) -> None:
     matrices = [p for p in module.parameters(recurse=False) if p.dim() > 2]
     if _is_block_list(module) or ("expert" in own and matrices):
         raise UserError(
-            f"{name} ({type(module).__name__}): this layout of a mixture of experts is not supported; "
-            "prune a dense model, or one laid out as Mixtral or Qwen3-MoE are"
+            f"{name} ({type(module).__name__}): this layout of a mixture of experts is not "
+            "supported; prune a dense model, or one laid out as Mixtral or Qwen3-MoE are"
         )
 
 
