@@ -45,6 +45,7 @@ class ModelConfig:
     context: int = 2048  # tokens; capped by what the model supports
     trust_remote_code: bool = False
     skip: list[str] = field(default_factory=list)  # layers left dense on purpose
+    rare_experts: str = "error"  # experts with fewer tokens than columns; or "magnitude"
 
 
 @dataclass
@@ -323,6 +324,7 @@ def _checked(config: Config) -> Config:
         if number < 0:
             raise UserError(f"{key} is {number:g}; it must not be negative")
     _check_choice("precision", config.precision, ("float32", "float64"))
+    _check_choice("model.rare_experts", config.model.rare_experts, ("error", "magnitude"))
     _check_choice("tracking.mode", config.tracking.mode, ("offline", "online", "disabled"))
     _check_choice("evaluation.quantization", config.evaluation.quantization, QUANTIZATIONS)
     _check_choice("method.outlier_score", config.method.outlier_score, ("exact", "separable"))

@@ -14,6 +14,7 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     OPTConfig,
     Phi3Config,
     PhiConfig,
@@ -21,6 +22,7 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
     SiglipVisionConfig,
     StableLmConfig,
 )
@@ -83,6 +85,10 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "falcon-alibi": lambda: FalconConfig(
         **_FALCON, alibi=True, multi_query=False, parallel_attn=False, bias=True
     ),
+    "mixtral": lambda: MixtralConfig(**_GATED, num_local_experts=3),
+    "qwen3-moe": lambda: Qwen3MoeConfig(
+        **_GATED, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24
+    ),
     "stablelm": lambda: StableLmConfig(**_GATED, use_qkv_bias=True, qk_layernorm=True),
 }
 
@@ -107,6 +113,21 @@ def tiny() -> Callable[..., PreTrainedModel]:
 def custom() -> Callable[[PreTrainedConfig], PreTrainedModel]:
     """Return `custom(config)`, which builds a model of any configuration."""
     return build_tiny
+
+
+MIXTURES = ("mixtral", "qwen3-moe")
+
+
+@pytest.fixture(params=[family for family in FAMILIES if family not in MIXTURES])
+def any_dense_model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    """One tiny model per family, all of whose layers see every token."""
+    return build_tiny(FAMILIES[request.param]())
+
+
+@pytest.fixture(params=MIXTURES)
+def any_mixture(request: pytest.FixtureRequest) -> PreTrainedModel:
+    """One tiny mixture of experts per family."""
+    return build_tiny(FAMILIES[request.param]())
 
 
 @pytest.fixture(params=FAMILIES)

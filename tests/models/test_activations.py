@@ -4,7 +4,8 @@ from torch import nn
 
 from thanos.errors import UserError
 from thanos.models.activations import gather_statistics
-from thanos.models.blocks import LinearLayer, find_blocks, linear_layers
+from thanos.models.blocks import find_blocks, linear_layers
+from thanos.models.linear import LinearLayer
 from thanos.models.replay import record, run_block
 
 
@@ -51,8 +52,8 @@ def test_layers_with_the_same_input_share_statistics(tiny, windows, family, expe
     assert groups(gather(tiny(family), windows)) == expected
 
 
-def test_gram_matrix_is_that_of_the_layers_inputs(any_model, windows):
-    statistics = gather(any_model, windows, block=1, dtype=torch.float64)
+def test_gram_matrix_is_that_of_the_layers_inputs(any_dense_model, windows):
+    statistics = gather(any_dense_model, windows, block=1, dtype=torch.float64)
 
     inputs: dict[str, torch.Tensor] = {}
 
@@ -60,9 +61,10 @@ def test_gram_matrix_is_that_of_the_layers_inputs(any_model, windows):
         return lambda module, args: inputs.update({name: args[0].detach().flatten(0, -2)})
 
     handles = [
-        any_model.get_submodule(name).register_forward_pre_hook(keep(name)) for name in statistics
+        any_dense_model.get_submodule(name).register_forward_pre_hook(keep(name))
+        for name in statistics
     ]
-    any_model(input_ids=windows, use_cache=False)
+    any_dense_model(input_ids=windows, use_cache=False)
     for handle in handles:
         handle.remove()
     assert inputs.keys() == statistics.keys()

@@ -1,17 +1,20 @@
+import logging
+
 import pytest
 import torch
 from torch import nn
 from transformers import (
     GptOssConfig,
+    Llama4TextConfig,
     LlamaConfig,
     MambaConfig,
-    MixtralConfig,
     PreTrainedModel,
     Qwen2MoeConfig,
 )
 
 from thanos.errors import UserError
-from thanos.models.blocks import LinearLayer, check_layers, find_blocks, linear_layers
+from thanos.models.blocks import check_layers, find_blocks, linear_layers
+from thanos.models.linear import LinearLayer
 
 MOE = {
     "vocab_size": 64,
@@ -44,13 +47,13 @@ def test_blocks_and_their_linear_layers(tiny, family, name, layers):
     assert all(layer.startswith(f"{name}.1.") for layer in found)
 
 
-def test_every_matrix_inside_the_blocks_of_a_family_is_a_layer(any_model):
-    blocks = find_blocks(any_model)
+def test_every_matrix_inside_the_blocks_of_a_family_is_a_layer(any_dense_model):
+    blocks = find_blocks(any_dense_model)
     check_layers(blocks)
 
     layers = linear_layers(blocks.modules[0], blocks.name_of(0))
 
-    matrices = {n for n, p in any_model.named_parameters() if p.dim() > 1 and "norm" not in n}
+    matrices = {n for n, p in any_dense_model.named_parameters() if p.dim() > 1 and "norm" not in n}
     in_first_block = {n for n in matrices if n.startswith(blocks.name_of(0) + ".")}
     assert {f"{name}.weight" for name in layers} == in_first_block
 
@@ -59,11 +62,11 @@ def test_a_vision_tower_is_not_the_decoder(tiny):
     assert find_blocks(tiny("gemma3-vision")).name == "model.language_model.layers"
 
 
-def test_layer_names_lead_to_the_modules(any_model):
-    blocks = find_blocks(any_model)
+def test_layer_names_lead_to_the_modules(any_dense_model):
+    blocks = find_blocks(any_dense_model)
 
     for name, layer in linear_layers(blocks.modules[2], blocks.name_of(2)).items():
-        assert any_model.get_submodule(name) is layer.module
+        assert any_dense_model.get_submodule(name) is layer.module
 
 
 def test_conv1d_is_seen_as_outputs_by_inputs(tiny):
@@ -95,17 +98,45 @@ def test_writing_keeps_parameter_and_dtype():
 @pytest.mark.parametrize(
     "config",
     [
-        MixtralConfig(**MOE, num_local_experts=2),
-        Qwen2MoeConfig(**MOE, num_experts=2, moe_intermediate_size=8, decoder_sparse_step=2),
-        GptOssConfig(**MOE, num_local_experts=2, head_dim=8),
+        GptOssConfig(**MOE, num_local_experts=2, head_dim=8),  # interleaved, transposed, biases
+        Llama4TextConfig(**MOE, num_local_experts=2, intermediate_size_mlp=16, head_dim=8),
     ],
-    ids=["mixtral", "qwen2-moe in every second block", "gpt-oss"],
+    ids=["gpt-oss", "llama4"],
 )
-def test_mixtures_of_experts_are_refused_by_name(custom, config):
+def test_experts_in_another_layout_are_refused_by_name(custom, config):
     blocks = find_blocks(custom(config))
 
-    with pytest.raises(UserError, match=r"model\.layers\.\d\.mlp\S* .*mixture-of-experts"):
-        check_layers(blocks, skip=("*mlp*",))
+    with pytest.raises(UserError, match=r"model\.layers\.\d\.\S*experts .*mixture of experts is"):
+        check_layers(blocks, skip=("*mlp*", "*feed_forward*"))
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_shared_and_sparse_experts_and_their_routers(custom, every, caplog):
+    model = custom(
+        Qwen2MoeConfig(
+            **MOE,
+            num_experts=2,
+            moe_intermediate_size=8,
+            shared_expert_intermediate_size=24,
+            decoder_sparse_step=every,
+        )
+    )
+    blocks = find_blocks(model)
+    with caplog.at_level(logging.INFO, logger="thanos"):
+        check_layers(blocks)
+    assert "routers, which choose the experts, stay dense" in caplog.text
+
+    layers = linear_layers(blocks.modules[1], blocks.name_of(1))
+
+    mlp = {name.removeprefix("model.layers.1.mlp.") for name in layers if ".mlp." in name}
+    assert mlp == {
+        *(f"experts.{e}.{part}_proj" for e in range(2) for part in ("gate", "up", "down")),
+        *(f"shared_expert.{part}_proj" for part in ("gate", "up", "down")),
+        "shared_expert_gate",
+    }
+    assert (
+        "model.layers.0.mlp.gate_proj" in linear_layers(blocks.modules[0], "model.layers.0")
+    ) == (every == 2)
 
 
 def test_a_list_of_feed_forward_networks_is_a_mixture_of_experts(tiny):
@@ -114,7 +145,7 @@ def test_a_list_of_feed_forward_networks_is_a_mixture_of_experts(tiny):
         nn.Sequential(nn.Linear(32, 32), nn.ReLU()) for _ in range(2)
     )
 
-    with pytest.raises(UserError, match=r"model\.layers\.1\.branches .*mixture-of-experts"):
+    with pytest.raises(UserError, match=r"model\.layers\.1\.branches .*mixture of experts"):
         check_layers(blocks)
 
 

@@ -28,6 +28,10 @@ def thanos_2_4(weight, inputs):
     return prune_weight(weight, inputs, method="thanos", pattern="2:4")
 
 
+def magnitude_2_4(weight, inputs):
+    return prune_weight(weight, inputs, method="magnitude", pattern="2:4")
+
+
 def stream(folder, windows, work, **options):
     """Prune block by block what lies in `folder`; return the kept blocks and the records."""
     finished = FinishedBlocks(work, {"run": 1})
@@ -38,6 +42,7 @@ def stream(folder, windows, work, **options):
         statistics="gram",
         batch_size=2,
         done=finished.records,
+        data_free=magnitude_2_4,
         **options,
     )
     return finished, records
@@ -60,7 +65,14 @@ def test_streamed_pruning_is_that_in_memory(any_model, windows, folder, tmp_path
     (tmp_path / "pruned").mkdir()
     copy_checkpoint(folder, finished.tensors, None, tmp_path / "pruned")
 
-    expected = prune_model(any_model, windows, thanos_2_4, statistics="gram", batch_size=2)
+    expected = prune_model(
+        any_model,
+        windows,
+        thanos_2_4,
+        statistics="gram",
+        batch_size=2,
+        data_free=magnitude_2_4,
+    )
     assert untimed(records) == untimed(expected)
     opened = AutoModelForCausalLM.from_pretrained(tmp_path / "pruned").eval()
     assert opened.state_dict().keys() == any_model.state_dict().keys()

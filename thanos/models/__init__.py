@@ -7,12 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .blocks import DecoderBlocks, LinearLayer, find_blocks, linear_layers
+    from .blocks import DecoderBlocks, find_blocks, linear_layers
     from .checkpoint import copy_checkpoint, save_checkpoint
     from .finished_blocks import FinishedBlocks, work_folder
     from .forward import logits_by_blocks
     from .host_states import hidden_states
     from .layer import LayerRecord, PrunedWeight, PruneLayer
+    from .linear import LinearLayer
     from .loading import load_config, load_model, load_tokenizer
     from .sequential import prune_model
     from .source import BlocksInMemory, BlockSource
@@ -25,7 +26,7 @@ _MODULES = {
     "DecoderBlocks": "blocks",
     "FinishedBlocks": "finished_blocks",
     "LayerRecord": "layer",
-    "LinearLayer": "blocks",
+    "LinearLayer": "linear",
     "PruneLayer": "layer",
     "PrunedWeight": "layer",
     "StreamedBlocks": "streaming",

@@ -1,15 +1,20 @@
 """Find a model's decoder blocks and their linear layers by structure, never by the model's name."""
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from thanos.errors import UserError
+
+from .experts import expert_matrices, has_experts, is_router
+from .linear import LinearLayer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,37 +30,6 @@ class DecoderBlocks:
     def name_of(self, index: int) -> str:
         """Return the full name of block `index`, such as "model.layers.3"."""
         return f"{self.name}.{index}"
-
-
-@dataclass(frozen=True)
-class LinearLayer:
-    """A linear layer, its weight seen as (out_features, in_features) however it is stored."""
-
-    name: str  # full name in the model
-    module: nn.Module
-
-    @property
-    def transposed(self) -> bool:
-        """Whether the module stores (in_features, out_features), as GPT-2's Conv1D does."""
-        return isinstance(self.module, Conv1D)
-
-    @property
-    def weight(self) -> Tensor:
-        """W, (out_features, in_features), contiguous; not to be written to."""
-        stored = self.module.get_parameter("weight").detach()
-        return stored.T.contiguous() if self.transposed else stored
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(out_features, in_features)."""
-        rows, columns = self.module.get_parameter("weight").shape
-        return (columns, rows) if self.transposed else (rows, columns)
-
-    @torch.no_grad()
-    def write(self, weight: Tensor) -> None:
-        """Write `weight`, (out_features, in_features), into the module, cast to its dtype."""
-        stored = self.module.get_parameter("weight")
-        stored.copy_(weight.T if self.transposed else weight)
 
 
 def find_blocks(model: PreTrainedModel) -> DecoderBlocks:
@@ -92,20 +66,28 @@ def linear_layers(
             ("self_attn.o_proj", "*.layers.0.*").
 
     Raises:
-        UserError: the block is a mixture of experts, or holds a weight matrix that is no linear
-            layer and that `skip` does not name.
+        UserError: the block is a mixture of experts in a layout that is not known, or holds a
+            weight matrix that is no linear layer and that `skip` does not name.
     """
-    _refuse_experts(block, name)
-    layers = {}
+    layers: dict[str, LinearLayer] = {}
     for relative, module in block.named_modules():
         full = f"{name}.{relative}" if relative else name
-        if any(_matches(full, pattern) for pattern in skip):
-            continue
-        if _is_linear(module):
-            _check_plain(full, module)
-            layers[full] = LinearLayer(full, module)
+        if has_experts(module):
+            found = expert_matrices(module, full)
+        elif relative and is_router(block.get_submodule(relative.rpartition(".")[0]), module):
+            found = {}
+        elif _is_linear(module):
+            found = {full: LinearLayer(full, module)}
         else:
-            _refuse_other_matrices(full, module)
+            if relative:
+                _refuse_experts(module, full)
+            if not _skipped(full, skip):
+                _refuse_other_matrices(full, module)
+            continue
+        for own, layer in found.items():
+            if not _skipped(own, skip):
+                _check_plain(layer)
+                layers[own] = layer
     return layers
 
 
@@ -118,7 +100,13 @@ def check_layers(blocks: DecoderBlocks, skip: Collection[str] = ()) -> None:
     pruned: list[str] = []
     for index, block in enumerate(blocks.modules):
         pruned += linear_layers(block, blocks.name_of(index), skip)
-    names = [f"{blocks.name}.{name}" for name, _ in blocks.modules.named_modules() if name]
+    if any(has_experts(module) for module in blocks.modules.modules()):
+        logger.info("the routers, which choose the experts, stay dense")
+    modules = dict(blocks.modules.named_modules())
+    names = [f"{blocks.name}.{name}" for name in modules if name]
+    for name, module in modules.items():
+        if has_experts(module):
+            names += expert_matrices(module, f"{blocks.name}.{name}")
     for pattern in skip:
         if not any(_matches(name, pattern) for name in names):
             example = f"; a layer's name looks like {pruned[0]}" if pruned else ""
@@ -157,25 +145,24 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D)
 
 
-def _check_plain(name: str, module: nn.Module) -> None:
-    weight = module.get_parameter("weight")
+def _check_plain(layer: LinearLayer) -> None:
+    weight = layer.stored
     if not weight.is_floating_point() or weight.dim() != 2 or weight.element_size() < 2:
         raise UserError(
-            f"{name} ({type(module).__name__}) holds quantised weights, which cannot be pruned; "
-            "give the model in float16, bfloat16 or float32"
+            f"{layer.name} ({type(layer.module).__name__}) holds quantised weights, which cannot "
+            "be pruned; give the model in float16, bfloat16 or float32"
         )
 
 
-def _refuse_experts(block: nn.Module, name: str) -> None:
-    for relative, module in block.named_modules():
-        if not relative:
-            continue
-        own_name = relative.rpartition(".")[2]
-        if "expert" in f"{own_name} {type(module).__name__}".lower() or _is_block_list(module):
-            raise UserError(
-                f"{name}.{relative} ({type(module).__name__}): mixture-of-experts models are not "
-                "supported yet; prune a dense model"
-            )
+def _refuse_experts(module: nn.Module, name: str) -> None:
+    """Refuse experts in a layout that is not known: they would be left dense."""
+    own = f"{name.rpartition('.')[2]} {type(module).__name__}".lower()
+    matrices = [p for p in module.parameters(recurse=False) if p.dim() > 2]
+    if _is_block_list(module) or ("expert" in own and matrices):
+        raise UserError(
+            f"{name} ({type(module).__name__}): this layout of a mixture of experts is not "
+            "supported; prune a dense model, or one laid out as Mixtral or Qwen3-MoE are"
+        )
 
 
 def _refuse_other_matrices(name: str, module: nn.Module) -> None:
@@ -188,6 +175,10 @@ def _refuse_other_matrices(name: str, module: nn.Module) -> None:
                 f"{tuple(parameter.shape)} and is no linear layer: it would stay dense; "
                 "name it in skip if that is wanted"
             )
+
+
+def _skipped(name: str, skip: Collection[str]) -> bool:
+    return any(_matches(name, pattern) for pattern in skip)
 
 
 def _matches(name: str, pattern: str) -> bool:

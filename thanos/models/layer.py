@@ -1,5 +1,6 @@
 """Prune one linear layer with a given function and record what was done."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,10 @@ from torch import Tensor
 from thanos.errors import UserError
 from thanos.pruning import InputStatistics, PruningError
 
-from .blocks import LinearLayer
+from .experts import is_rare
+from .linear import LinearLayer
+
+logger = logging.getLogger(__name__)
 
 
 class PrunedWeight(Protocol):
@@ -56,13 +60,25 @@ class LayerRecord:
 
 
 def prune_linear_layer(
-    block: int, layer: LinearLayer, inputs: InputStatistics | None, prune_layer: PruneLayer
+    block: int,
+    layer: LinearLayer,
+    inputs: InputStatistics | None,
+    prune_layer: PruneLayer,
+    data_free: PruneLayer | None = None,
 ) -> LayerRecord:
     """Replace the layer's weight by what `prune_layer` makes of it.
 
+    An expert that saw fewer tokens than it has columns is pruned by `data_free` instead, and its
+    record says so.
+
     Raises:
-        UserError: the weight is not finite, before or after, or cannot be pruned as asked.
+        UserError: the weight is not finite, before or after, or cannot be pruned as asked; or
+            there is such an expert and no `data_free`.
     """
+    notes: dict[str, Any] = {}
+    if inputs is not None and is_rare(layer, inputs):
+        prune_layer, notes = _for_rare_expert(layer, inputs, data_free)
+        inputs = None
     weight = layer.weight
     if not torch.isfinite(weight).all():
         raise UserError(f"weight of {layer.name} holds NaN or infinite values; check the model")
@@ -87,8 +103,21 @@ def prune_linear_layer(
         relative_error=result.relative_error,
         seconds=seconds,
         damping=result.damping,
-        details=dict(result.details),
+        details={**result.details, **notes},
     )
+
+
+def _for_rare_expert(
+    layer: LinearLayer, inputs: InputStatistics, data_free: PruneLayer | None
+) -> tuple[PruneLayer, dict[str, Any]]:
+    seen = f"{layer.name} saw {inputs.tokens} tokens, fewer than its {layer.shape[1]} columns"
+    if data_free is None:
+        raise UserError(
+            f"{seen}; raise calibration.windows, or set model.rare_experts=magnitude to prune "
+            "such experts without data"
+        )
+    logger.warning("%s: pruned without data", seen)
+    return data_free, {"tokens": inputs.tokens, "data_free": True}
 
 
 def _now(device: torch.device) -> float:

@@ -101,7 +101,9 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
     # Nearly every matrix of a block reads or writes hidden states.
     hidden_size = Counter(side for _, shape in layers for side in shape).most_common(1)[0][0]
     widest = max(max(shape) for _, shape in layers)
-    tokens = min(work.tokens, _longest_window(folder) or work.tokens)
+    config = _configuration(folder)
+    tokens = min(work.tokens, _longest_window(config) or work.tokens)
+    chosen = config.get("num_experts_per_tok") or 0  # experts per token
     batch = min(work.windows, work.batch_size) * tokens
 
     block = max(sum(tensor.bytes for tensor in tensors) for tensors in blocks) * size // stored
@@ -110,6 +112,8 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
     if work.statistics != "none":
         hidden = work.windows * tokens * hidden_size * size
         forward = batch * (6 * hidden_size + 3 * widest) * size
+        # An expert's inputs, both its inner layers and its outputs, for every token that it gets.
+        forward += batch * chosen * (2 * hidden_size + 3 * widest) * size
         gram = sum(width**2 for width in _input_groups(layers)) * work.precision
         if work.statistics == "diagonal":
             gram = sum(width for _, (_, width) in layers) * work.precision
@@ -173,6 +177,10 @@ def _layers(block: Iterable[StoredTensor]) -> list[tuple[str, tuple[int, int]]]:
             if bias is not None and bias.shape == (columns,) != (rows,):
                 rows, columns = columns, rows  # as long as the outputs, so stored transposed
             layers.append((name, (rows, columns)))
+        elif len(tensor.shape) == 3:  # a matrix for every expert
+            experts, rows, columns = tensor.shape
+            owner, _, part = name.rpartition(".")
+            layers += [(f"{owner}.{n}.{part}.weight", (rows, columns)) for n in range(experts)]
     return layers
 
 
@@ -192,12 +200,16 @@ def _input_groups(layers: Iterable[tuple[str, tuple[int, int]]]) -> list[int]:
     return groups
 
 
-def _longest_window(folder: Path) -> int | None:
-    """The context that the model's configuration allows."""
+def _configuration(folder: Path) -> dict[str, Any]:
+    """The configuration of the model's text part."""
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    config = {**config, **(config.get("text_config") or {})}
+        return {}
+    return {**config, **(config.get("text_config") or {})}
+
+
+def _longest_window(config: dict[str, Any]) -> int | None:
+    """The context that the model's configuration allows."""
     limits = (config.get("max_position_embeddings"), config.get("n_positions"))
     return next((limit for limit in limits if isinstance(limit, int)), None)

@@ -33,6 +33,7 @@ def prune_model(
     statistics_dtype: torch.dtype = torch.float32,
     on_layer: Callable[[LayerRecord], None] | None = None,
     skip: Collection[str] = (),
+    data_free: PruneLayer | None = None,
     done: Sequence[Sequence[LayerRecord]] = (),
     hidden: list[Tensor] | None = None,
 ) -> list[LayerRecord]:
@@ -51,6 +52,8 @@ def prune_model(
         statistics_dtype: dtype in which inputs are accumulated, whatever the model's.
         on_layer: called after each layer.
         skip: names or patterns of layers to leave dense, see `linear_layers`.
+        data_free: prunes, without statistics, experts that saw fewer tokens than they have
+            columns; without it such an expert is an error.
         done: records of the first blocks, which the source hands out pruned: they only run again,
             to give the next block its inputs, bit for bit what they were.
         hidden: the empty list to keep hidden states in; see `hidden_states`.
@@ -89,9 +92,9 @@ def prune_model(
                 for layer_name, layer in layers.items():
                     release_freed()
                     # Popped, so that a Gram matrix is freed with the last layer that needs it.
-                    new.append(
-                        prune_linear_layer(index, layer, inputs.pop(layer_name, None), prune_layer)
-                    )
+                    seen = inputs.pop(layer_name, None)
+                    new.append(prune_linear_layer(index, layer, seen, prune_layer, data_free))
+                    del seen
                     progress.layer(new[-1])
                 if recording is not None and index + 1 < count:
                     recording.advance(index, block, device)

@@ -1,6 +1,7 @@
 """The weights of a model folder under the names that the model itself uses."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.core_model_loading import (
+    Concatenate,
+    MergeModulelist,
+    WeightConverter,
+    WeightRenaming,
+    rename_source_key,
+)
 
 from thanos.errors import UserError
 
@@ -64,13 +71,22 @@ def read_tensor(stored: StoredTensor) -> Tensor:
     return flat.view(stored.shape)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """What a stored tensor is in the model: a tensor, or a part of one."""
+
+    stored: StoredTensor
+    place: tuple[int | slice, ...] = ()  # in the model's tensor; () is all of it
+
+
 def match_names(
     model: PreTrainedModel, stored: dict[str, StoredTensor], folder: Path
-) -> dict[str, StoredTensor]:
+) -> dict[str, list[Piece]]:
     """Return what is stored for every tensor of the model, under the model's own names.
 
     Checkpoints may use older names or leave out a prefix; transformers' rules for that are
-    applied. A tied tensor that is stored once is returned once.
+    applied. A tied tensor that is stored once is returned once. The matrices of a mixture's experts
+    are stored one by one and are pieces of one tensor of the model.
 
     Args:
         model: its parameters may lie on the meta device.
@@ -78,38 +94,44 @@ def match_names(
         folder: of the model, for messages.
 
     Raises:
-        UserError: a tensor is missing, has another shape, or is stored in pieces that transformers
-            would put together.
+        UserError: a tensor is missing, has another shape, or is stored in another layout than the
+            model's.
     """
     expected: dict[str, Any] = model.state_dict()
     rules = get_model_conversion_mapping(model)
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
-    found: dict[str, StoredTensor] = {}
+    found: dict[str, list[Piece]] = {}
     unused = []
     for name, tensor in stored.items():
         prefix = model.base_model_prefix
         own, converted = rename_source_key(name, renamings, converters, prefix, expected)
         if own not in expected and name in expected:
             own, converted = rename_source_key(name, [], [], prefix, expected)
-        if converted is not None:
-            raise UserError(
-                f"weight {name} in {folder} is stored in another layout than the model's, "
-                "which cannot be read block by block"
-            )
-        if own in expected:
-            found[own] = tensor
-        else:
+        if own not in expected:
             unused.append(own)
+        elif converted is None:
+            found[own] = [Piece(tensor)]
+        else:
+            converter = next(c for c in converters if converted in c.source_patterns)
+            place = _place_of_expert(name, converted, converter, expected[own].shape)
+            if place is None:
+                raise UserError(
+                    f"weight {name} in {folder} is stored in another layout than the model's, "
+                    "which cannot be read block by block"
+                )
+            found.setdefault(own, []).append(Piece(tensor, place))
     missing = [name for name in expected if name not in found and not _tied(model, name, found)]
+    missing += [name for name, pieces in found.items() if not _complete(pieces, expected[name])]
     check_report(
         folder,
         {
             "missing_keys": missing,
             "mismatched_keys": [
-                (name, tensor.shape, expected[name].shape)
-                for name, tensor in found.items()
-                if tensor.shape != tuple(expected[name].shape)
+                (name, piece.stored.shape, expected[name][piece.place].shape)
+                for name, pieces in found.items()
+                for piece in pieces
+                if piece.stored.shape != tuple(expected[name][piece.place].shape)
             ],
             "unexpected_keys": _without_known(model, unused),
         },
@@ -124,7 +146,33 @@ def tied_names(model: PreTrainedModel, name: str) -> set[str]:
     return ({source} | {other for other, its in tied.items() if its == source}) - {name}
 
 
-def _tied(model: PreTrainedModel, name: str, found: dict[str, StoredTensor]) -> bool:
+def _place_of_expert(
+    name: str, pattern: str, converter: WeightConverter, shape: torch.Size
+) -> tuple[int | slice, ...] | None:
+    """Where an expert's matrix goes in (experts, rows, columns); None for other conversions.
+
+    Args:
+        name: in the file.
+        pattern: of the converter, that matched it: `.experts.*.w3.weight`.
+        converter: merges experts, and stacks the matrices of an expert in its patterns' order.
+        shape: of the model's tensor.
+    """
+    steps = [(type(step), getattr(step, "dim", None)) for step in converter.operations]
+    parts = len(converter.source_patterns)
+    merged = steps == [(MergeModulelist, 0), (Concatenate, 1)][: 1 if parts == 1 else 2]
+    number = re.search(re.escape(pattern).replace(r"\*", r"(\d+)"), name)
+    if not (merged and number and len(shape) == 3):
+        return None
+    rows = shape[1] // parts
+    part = converter.source_patterns.index(pattern)
+    return int(number[1]), slice(part * rows, (part + 1) * rows)
+
+
+def _complete(pieces: list[Piece], whole: Tensor) -> bool:
+    return sum(whole[piece.place].numel() for piece in pieces) == whole.numel()
+
+
+def _tied(model: PreTrainedModel, name: str, found: dict[str, list[Piece]]) -> bool:
     return not tied_names(model, name).isdisjoint(found)
 
 

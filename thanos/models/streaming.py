@@ -11,13 +11,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from thanos.errors import UserError
 
 from .blocks import find_blocks
+from .experts import parameter_of
 from .finished_blocks import FinishedBlocks
 from .layer import LayerRecord
 from .loading import read_config
 from .location import weight_files
 from .safetensors_layout import FLOAT_BYTES, StoredTensor, read_layout
 from .skeleton import build_skeleton, set_tensor
-from .stored_weights import match_names, read_tensor, tied_names, torch_dtype
+from .stored_weights import Piece, match_names, read_tensor, tied_names, torch_dtype
 
 
 class StreamedBlocks:
@@ -101,16 +102,22 @@ class StreamedBlocks:
     def _pruned_tensors(self, records: Iterable[LayerRecord]) -> dict[str, torch.Tensor]:
         """The pruned weights as the source stores them: its names, its formats."""
         tensors = {}
-        for name in (f"{record.name}.weight" for record in records):
-            stored, weight = self._stored[name], self._model.get_parameter(name).detach()
-            kept = weight.to("cpu", torch_dtype(stored)).contiguous()
-            if not torch.equal(kept.to(weight.dtype), weight.cpu()):
-                raise UserError(
-                    f"weight {name} in {stored.file} is stored as {stored.dtype}, most others in "
-                    f"another format; convert {self.folder} to one format"
-                )
-            tensors[stored.name] = kept
+        for name in dict.fromkeys(self._parameter_of(record.name) for record in records):
+            for piece in self._stored[name]:
+                stored = piece.stored
+                weight = self._model.get_parameter(name).detach()[piece.place]
+                kept = weight.to("cpu", torch_dtype(stored)).contiguous()
+                if not torch.equal(kept.to(weight.dtype), weight.cpu()):
+                    raise UserError(
+                        f"weight {name} in {stored.file} is stored as {stored.dtype}, most others "
+                        f"in another format; convert {self.folder} to one format"
+                    )
+                tensors[stored.name] = kept
         return tensors
+
+    def _parameter_of(self, layer: str) -> str:
+        own = f"{layer}.weight"
+        return own if own in self._stored else parameter_of(layer)
 
     def _load(self, names: Iterable[str], device: torch.device | str) -> None:
         aliases = []
@@ -118,16 +125,25 @@ class StreamedBlocks:
             if name not in self._stored:
                 aliases.append(name)
                 continue
-            stored = self._stored[name]
-            if self._finished is not None:
-                stored = self._finished.tensors.get(stored.name, stored)
-            tensor = read_tensor(stored)
-            if tensor.is_floating_point():
-                tensor = tensor.to(self._dtype)
-            set_tensor(self._model, name, tensor.to(device))
+            set_tensor(self._model, name, self._read(name).to(device))
         for name in aliases:  # tied tensors are stored once
             partner = next(n for n in tied_names(self._model, name) if n in self._stored)
             set_tensor(self._model, name, self._model.get_parameter(partner).detach())
+
+    def _read(self, name: str) -> torch.Tensor:
+        """A tensor of the model, pruned if it is among the finished ones."""
+        first, *others = self._stored[name]
+        if not others:
+            tensor = self._read_piece(first)
+            return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+        whole = torch.empty(self._empty[name].shape, dtype=self._dtype)
+        for piece in (first, *others):
+            whole[piece.place] = self._read_piece(piece)
+        return whole
+
+    def _read_piece(self, piece: Piece) -> torch.Tensor:
+        pruned = {} if self._finished is None else self._finished.tensors
+        return read_tensor(pruned.get(piece.stored.name, piece.stored))
 
     def _drop(self, names: Iterable[str]) -> None:
         for name in names:

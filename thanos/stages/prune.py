@@ -24,6 +24,7 @@ from ..errors import UserError
 from ..models import (
     FinishedBlocks,
     LayerRecord,
+    PruneLayer,
     StreamedBlocks,
     copy_checkpoint,
     hidden_states,
@@ -31,6 +32,7 @@ from ..models import (
     work_folder,
 )
 from ..models.location import weight_files
+from ..models.sequential import Statistics
 from ..provenance import library_versions, provenance
 from ..pruning import (
     InputStatistics,
@@ -81,6 +83,26 @@ def layer_pruner(
     return prune_layer
 
 
+def data_free_pruner(
+    config: Config, needed: Statistics, storage_dtype: torch.dtype
+) -> PruneLayer | None:
+    """How experts that saw too few tokens are pruned; None if that is an error.
+
+    Args:
+        config: of the run.
+        needed: the statistics that its method needs; without any, no expert saw too few.
+        storage_dtype: what the checkpoint stores.
+    """
+    if needed != "none" and config.model.rare_experts == "error":
+        return None
+
+    def prune_layer(weight: torch.Tensor, _: InputStatistics | None) -> PruningResult:
+        # Outlier rows are chosen by the inputs, so there are none.
+        return prune_weight(weight.to(storage_dtype), None, "magnitude", config.pattern)
+
+    return prune_layer
+
+
 def prune(config: Config, windows: torch.Tensor, checkpoint: Path, work: Path) -> dict[str, Any]:
     """Prune the run's model block by block and return the record that becomes `pruning.json`.
 
@@ -109,6 +131,7 @@ def prune(config: Config, windows: torch.Tensor, checkpoint: Path, work: Path) -
         trust_remote_code=config.model.trust_remote_code,
         finished=finished,
     )
+<<<<<<< HEAD
     try:
         layers = prune_model(
             model,
@@ -127,13 +150,28 @@ def prune(config: Config, windows: torch.Tensor, checkpoint: Path, work: Path) -
         if not isinstance(error.__cause__, torch.OutOfMemoryError):
             finished.discard()
         raise
+=======
+    layers = prune_model(
+        model,
+        windows,
+        layer_pruner(config, model.storage_dtype),
+        statistics="gram" if config.layer_errors else needed,
+        batch_size=config.calibration.batch_size,
+        device=device,
+        statistics_dtype=getattr(torch, config.precision),
+        skip=config.model.skip,
+        data_free=data_free_pruner(config, needed, model.storage_dtype),
+        done=tuple(finished.records),
+        hidden=hidden_states(model.hidden_bytes(windows.numel()), hidden_budget(config), work),
+    )
+>>>>>>> 17afe63 (Prune mixtures of experts, each expert on the tokens routed to it)
     shutil.rmtree(checkpoint, ignore_errors=True)
     checkpoint.mkdir()
     copy_checkpoint(folder, finished.tensors, open_tokenizer(config), checkpoint)
     return {
         **_summary(layers),
         "seconds": time.perf_counter() - started,
-        "peak_memory_bytes": _peak_memory(device),
+        "peak_memory_bytes": peak_memory(device),
         "memory_plan": asdict(plan),
         "resumed_blocks": resumed,
         "layers": [_layer_row(layer) for layer in layers],
@@ -180,7 +218,8 @@ def _summary(layers: list[LayerRecord]) -> dict[str, float | None]:
     }
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the peak: of tensors on a GPU, otherwise of the whole process in memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     # Not getrusage's: that starts from what the process had taken which started this one.

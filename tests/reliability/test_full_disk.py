@@ -1,0 +1,64 @@
+"""A disk that runs full ends the whole command with one line; with room again it goes on."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from thanos.artifacts import sha256
+from thanos.stages.run import main
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
+SIZE = 1536 * 2**10  # of the device; bytes
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, of 1.5 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def overrides(command, model_folder, tmp_path):
+    """A run on a model of six blocks, about 100 KiB each."""
+    config = LlamaConfig.from_pretrained(
+        model_folder, num_hidden_layers=6, hidden_size=96, intermediate_size=128
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).half().save_pretrained(model_folder)
+    return lambda out: command("method=wanda", "pattern=2:4", f"output_dir={out}")
+
+
+@pytest.mark.parametrize("free", [250, 700], ids=["while pruning", "while the checkpoint is made"])
+def test_one_line_then_the_same_command_goes_on(small_disk, overrides, tmp_path, free):
+    main(overrides(tmp_path / "whole"))
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(SIZE - free * 2**10))
+    out = small_disk / "out"
+    arguments = [sys.executable, "-m", "thanos", *overrides(out)]
+
+    result = subprocess.run(arguments, capture_output=True, text=True)
+
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: no space left on device")
+    assert "Traceback" not in result.stderr
+    assert not out.exists()
+    done = len(list((small_disk / "out.partial").glob("block-*.json")))
+    assert done == 6 if free == 700 else 0 < done < 6
+
+    ballast.unlink()
+    main(overrides(out))
+
+    assert json.loads((out / "pruning.json").read_text())["resumed_blocks"] == done
+    weights = "checkpoint/model.safetensors"
+    assert sha256(out / weights) == sha256(tmp_path / "whole" / weights)

@@ -1,0 +1,41 @@
+"""A linear layer, however its weight is stored."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+
+@dataclass(frozen=True)
+class LinearLayer:
+    """A linear layer, its weight seen as (out_features, in_features)."""
+
+    name: str  # full name in the model
+    module: nn.Module
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the module stores (in_features, out_features), as GPT-2's Conv1D does."""
+        return isinstance(self.module, Conv1D)
+
+    @property
+    def stored(self) -> Tensor:
+        """The weight as the module stores it, without gradient."""
+        return self.module.get_parameter("weight").detach()
+
+    @property
+    def weight(self) -> Tensor:
+        """W, (out_features, in_features), contiguous; not to be written to."""
+        return self.stored.T.contiguous() if self.transposed else self.stored
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out_features, in_features)."""
+        rows, columns = self.stored.shape
+        return (columns, rows) if self.transposed else (rows, columns)
+
+    @torch.no_grad()
+    def write(self, weight: Tensor) -> None:
+        """Write `weight`, (out_features, in_features), into the module, cast to its dtype."""
+        self.stored.copy_(weight.T if self.transposed else weight)
