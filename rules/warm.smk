@@ -7,7 +7,8 @@ import subprocess
 import tempfile
 
 STAGES = [
-    f"thanos.stages.{stage}" for stage in ("configure", "calibrate", "prune", "evaluate")
+    f"thanos.stages.{stage}"
+    for stage in ("configure", "calibrate", "prune", "evaluate")
 ]
 MODELS = [
     "transformers.models.llama.modeling_llama",
