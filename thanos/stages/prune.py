@@ -131,7 +131,6 @@ def prune(config: Config, windows: torch.Tensor, checkpoint: Path, work: Path) -
         trust_remote_code=config.model.trust_remote_code,
         finished=finished,
     )
-<<<<<<< HEAD
     try:
         layers = prune_model(
             model,
@@ -142,6 +141,7 @@ def prune(config: Config, windows: torch.Tensor, checkpoint: Path, work: Path) -
             device=device,
             statistics_dtype=getattr(torch, config.precision),
             skip=config.model.skip,
+            data_free=data_free_pruner(config, needed, model.storage_dtype),
             done=tuple(finished.records),
             hidden=hidden_states(model.hidden_bytes(windows.numel()), hidden_budget(config), work),
         )
@@ -150,21 +150,6 @@ def prune(config: Config, windows: torch.Tensor, checkpoint: Path, work: Path) -
         if not isinstance(error.__cause__, torch.OutOfMemoryError):
             finished.discard()
         raise
-=======
-    layers = prune_model(
-        model,
-        windows,
-        layer_pruner(config, model.storage_dtype),
-        statistics="gram" if config.layer_errors else needed,
-        batch_size=config.calibration.batch_size,
-        device=device,
-        statistics_dtype=getattr(torch, config.precision),
-        skip=config.model.skip,
-        data_free=data_free_pruner(config, needed, model.storage_dtype),
-        done=tuple(finished.records),
-        hidden=hidden_states(model.hidden_bytes(windows.numel()), hidden_budget(config), work),
-    )
->>>>>>> 17afe63 (Prune mixtures of experts, each expert on the tokens routed to it)
     shutil.rmtree(checkpoint, ignore_errors=True)
     checkpoint.mkdir()
     copy_checkpoint(folder, finished.tensors, open_tokenizer(config), checkpoint)
