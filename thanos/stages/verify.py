@@ -20,9 +20,9 @@ from ..reporting.frame import from_csv
 from .command import parser, run_command
 
 KINDS = ("damaged", "missing", "orphaned")
-TEXTS = ("results.csv", "layers.csv")
+TEXTS = ("results.csv", "layers.csv", "windows.csv", "report.html")
 FOLDERS = {"tables": "rule tables", "figures": "rule figures"}
-OPTIONAL = ("tracking.json", "report.html")  # the report is Snakemake's own
+OPTIONAL = ("tracking.json",)
 TIMESTAMP = ".snakemake_timestamp"  # Snakemake's, in the folders that rules make
 LOGS = "logs"  # of jobs, which say how results were made and are none
 
