@@ -9,7 +9,7 @@ import pytest
 from thanos.reporting.differences import difference_tables
 from thanos.reporting.evidence import Evidence
 from thanos.reporting.frame import collect, collect_windows
-from thanos.reporting.measures import Measure, Observation
+from thanos.reporting.measures import Measure, Observation, with_variants
 from thanos.reporting.render import to_markdown
 
 WriteRun = Callable[..., Path]
@@ -95,3 +95,12 @@ def test_without_a_reference_there_is_no_table(write_run: WriteRun) -> None:
     runs = [write_run(method="wanda"), write_run(method="magnitude", perplexity=50.0)]
     assert difference_tables(collect(runs), collect_windows(runs)) == []
     assert difference_tables(collect([write_run()]), None) == []
+
+
+def test_models_are_ordered_by_quantisation_without_moving_values(write_run: WriteRun) -> None:
+    frame = collect([write_run(perplexity=9.0, seed=seed) for seed in range(3)])
+    kinds = frame["seed"].map({0: "int4", 1: "none", 2: "int8"})
+    varied = with_variants(frame.assign(quantization=kinds))
+    names = ["doc-llama", "doc-llama int8", "doc-llama int4"]
+    assert list(dict.fromkeys(varied["model"])) == names
+    assert varied["value"].sort_index().equals(frame["value"])  # the index still names the row

@@ -16,10 +16,10 @@ from thanos.reporting.style import COLUMN_WIDTH, TEXT_SIZE, house_style, new_fig
 
 GRID_AXES = ("mask_metric", "mask_scope", "mask_update")
 _METRICS = ("magnitude", "wanda", "sparsegpt")
-_SCOPES = ("layer", "row", "block", "residual", None)
+_SCOPES = ("layer", "row", "block", "residual", "")  # n:m and structured have none
 _UPDATES = ("none", "sequential", "joint")
 _COLOURS = "cividis_r"  # readable by the colour-blind and in grey
-_CELL = 0.36, 0.27  # inches
+_ROW = 0.27  # inches
 _SMALLEST_LOSS = 1e-3  # relative to dense; nothing below it is told apart
 _DARK = 0.55  # of the colour range, beyond which text is white
 
@@ -45,7 +45,7 @@ def component_figure(frame: pd.DataFrame, measure: Measure | None = None) -> Fig
     columns = {panel: _columns(points[points["panel"] == panel]) for panel in panels}
     down = -(-len(panels) // 2)
     with house_style():
-        figure = new_figure(2 * COLUMN_WIDTH, (len(_METRICS) * _CELL[1] + 0.85) * down + 0.55)
+        figure = new_figure(2 * COLUMN_WIDTH, (len(_METRICS) * _ROW + 1.0) * down + 0.55)
         grid = figure.subplots(down, min(2, len(panels)), squeeze=False)
         for index, axes in enumerate(grid.flat):
             if index >= len(panels):
@@ -53,17 +53,17 @@ def component_figure(frame: pd.DataFrame, measure: Measure | None = None) -> Fig
                 continue
             here = points[points["panel"] == panels[index]]
             image = _draw(axes, here, columns[panels[index]], norm)
-            axes.set_title(panels[index])
+            axes.set_title(panels[index], pad=14)  # above the names of the scopes
         bar = figure.colorbar(image, ax=grid, orientation="horizontal", aspect=60, pad=0.03)
         bar.ax.set_xlabel(f"{measure.title}, above dense (%, log)")
-        bar.ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}")
+        bar.ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
         bar.ax.xaxis.set_minor_formatter(lambda *_: "")
     return figure
 
 
 def _panel(row: dict[str, Any]) -> str:
     refined = row["refine_steps"]
-    return f"{row['model']}, {row['kind']}" + (f", refined ({refined:g} steps)" if refined else "")
+    return f"{row['model']}, {row['kind']}" + (", refined" if refined else "")
 
 
 def _columns(points: pd.DataFrame) -> list[tuple[Any, str]]:
@@ -99,12 +99,11 @@ def _draw(axes: Axes, points: pd.DataFrame, columns: list[tuple[Any, str]], norm
         if scopes[index] != scopes[index - 1]:
             axes.axvline(index - 0.5, color="white", linewidth=2)
     for scope in dict.fromkeys(scopes):
-        if scope is not None:
+        if scope:
             places = [index for index, other in enumerate(scopes) if other == scope]
             axes.text(
                 float(np.mean(places)), -0.6, scope, ha="center", va="bottom", fontsize=TEXT_SIZE
             )
-    axes.title.set_position((0.5, 1.0))
     return image
 
 

@@ -126,7 +126,6 @@ def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
         ["model", "quantization"],
         kind="stable",
         key=lambda column: column.map(_COARSENESS) if column.name == "quantization" else column,
-        ignore_index=True,
     )
     quantized = frame["quantization"].map(_COARSENESS) > 0
     return frame.assign(

@@ -74,8 +74,12 @@ def ablation_tables(
 
 
 def _comparable(frame: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
-    """The frame; over sparsities a part per kind of pattern, which go to different lengths."""
-    if list(axes) != ["pattern"]:
+    """The frame, or a part per kind of pattern.
+
+    Over sparsities the kinds go to different lengths; in the grid of components they have
+    different choices.
+    """
+    if len(axes) == 1 and axes[0] != "pattern":
         return [("", frame)]
     kinds = frame["pattern"].map(lambda text: pattern_label(text).kind)
     pruned = [kind for kind in dict.fromkeys(kinds) if kind != DENSE]
