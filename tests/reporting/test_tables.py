@@ -226,6 +226,7 @@ def test_ablation_over_a_grid_and_outliers(write_run: WriteRun) -> None:
     table = ablation_table(collect(runs), "outlier_fraction", windows=collect_windows(runs))
     assert [column.name for column in table.columns] == ["Thanos"]
     assert body(table) == ["**Pruned**", "0 **9.00**", "0.2 9.20"]
+    assert any("(sparsity 40% at α = 0.2, nominal 50%)" in note for note in table.footnotes)
 
 
 def test_calibration_sources_are_never_averaged(write_run: WriteRun) -> None:

@@ -73,6 +73,7 @@ def ablation_table(
     footnotes = (
         *notes.seed_note(points),
         *notes.protocol_notes(frame, [measure]),
+        *notes.outlier_note(frame),
         *notes.gap_note(body),
     )
     return Table(

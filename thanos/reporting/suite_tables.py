@@ -66,7 +66,8 @@ def ablation_tables(
         tables += [_titled(table_of_types, title, table_of_types.title)] if table_of_types else []
     for kind, part in _comparable(frame, axes):
         for measure in (Measure("raised_damping"), Measure("seconds")):
-            if measure.metric == "seconds" or (measure.rows(part)["value"] > 0).any():
+            asked = measure.metric == "seconds" or list(axes) == ["method.damping"]
+            if asked or (measure.rows(part)["value"] > 0).any():
                 name = "-".join(filter(None, (measure.metric.replace("_", "-"), kind)))
                 table = ablation_table(part, axes, measure, name=name)
                 tables.append(_titled(table, title, measure.title))

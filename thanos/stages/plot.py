@@ -24,6 +24,7 @@ from .command import parser, run_command
 
 _LOOK = "One colour and marker per method throughout; hollow: with outlier rows."
 _SWEEP = f"Bars are 95% intervals over seeds, the dotted line is the dense model. {_LOOK}"
+_TIME = f"Wall time, with other jobs beside it. {_LOOK}"
 _DOTS = f"Placed by the distance to the dense model; bars are 95% intervals over seeds. {_LOOK}"
 _GRID = (
     "loss over the dense model in percent, by the mask's metric (down), its scope (above) and the "
@@ -31,11 +32,14 @@ _GRID = (
 )
 _LAYERS = f"Relative error of every layer over depth, by type of layer. {_LOOK}"
 
+# What the time to prune depends on.
+_TIMED = ("method.block_size", "calibration.windows", "pattern")
+
 
 def draw(frame: pd.DataFrame, layers: pd.DataFrame, axes: list[str], folder: Path) -> None:
     """Draw every figure of a suite into `folder`, with their captions in `captions.json`.
 
-    An ablation of one key gets its metrics and the pruning time over it, the grid of components a
+    An ablation of one key gets its metrics, and the pruning time, over it; the grid of components a
     heat map; a comparison of methods gets its metrics by pattern, and every layer's error.
     """
     captions = {}
@@ -51,10 +55,13 @@ def _figures(
     measures = main_measures(frame)
     if len(axes) == 1:
         over = axis_title(axes[0])
-        for measure in [*measures, Measure("seconds")]:
-            name = "-".join(filter(None, ("main", measure.metric, measure.dataset)))
+        for measure in measures:
+            name = f"main-{measure.metric}-{measure.dataset}"
             caption = f"{measure.title[:-2].capitalize()} over {over}. {_SWEEP}"
             yield name, sweep_figure(frame, axes[0], measure), caption
+        if axes[0] in _TIMED:
+            figure = sweep_figure(frame, axes[0], Measure("seconds"))
+            yield "seconds", figure, f"Pruning time over {over}. {_TIME}"
     elif tuple(map(column_of, axes)) == GRID_AXES:
         for measure in measures:
             name = f"main-components-{measure.metric}-{measure.dataset}"
