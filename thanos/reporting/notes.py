@@ -72,7 +72,7 @@ def outlier_note(frame: pd.DataFrame) -> list[str]:
     below = reached[(kinds == "n:m") & (reached["value"] < reached["nominal_sparsity"] - 0.005)]
     if below.empty:
         return []
-    lowest = below.loc[below["value"].idxmin()]
+    lowest = below.sort_values("value").iloc[0]
     return [
         "With α > 0 the outlier rows of an n:m layer stay dense: it is no valid n:m tensor for "
         f"hardware, and keeps more weights (sparsity {lowest['value']:.0%} at "
