@@ -20,7 +20,8 @@ def layer_tables(layers: pd.DataFrame) -> list[Table]:
     largest error (mean over seeds) and the range of sparsity over all layers. `layers` is of
     `collect_layers`; a run without errors gets gaps.
     """
-    layers = with_variants(layers)
+    plain = layers["quantization"].isin(("", "none"))  # quantised runs were pruned the same way
+    layers = with_variants(layers[plain])
     return [_table(str(model), rows) for model, rows in layers.groupby("model", sort=True)]
 
 

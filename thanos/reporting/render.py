@@ -10,6 +10,7 @@ from thanos.reporting.grid import Cell, Table
 
 TERMINAL_WIDTH = 80
 LATEX_COLUMNS = 8  # more do not fit a page: the rest goes into further panels
+LATEX_WIDTH = 96  # characters of a line
 _GAP_BETWEEN = 2
 _LATEX = {
     **{character: "\\" + character for character in "&%$#_{}"},
@@ -132,7 +133,7 @@ def _panels(table: Table, fits: Callable[[Table], bool]) -> Iterator[Table]:
 
 
 def _fits_page(panel: Table) -> bool:
-    return len(panel.columns) <= LATEX_COLUMNS
+    return len(panel.columns) <= LATEX_COLUMNS and len(_terminal_lines(panel)[0]) <= LATEX_WIDTH
 
 
 def _markdown_cell(cell: Cell) -> str:
