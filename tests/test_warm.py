@@ -1,6 +1,7 @@
 """Stages in forks of a process that has the libraries loaded."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -15,11 +16,11 @@ STAGE = [sys.executable, "-m", "thanos.stages"]
 @pytest.fixture
 def warm(tmp_path: Path):
     """A running warm process; the value is the environment of its clients."""
-    socket = tmp_path / "stages"
-    command = [sys.executable, "-m", "thanos.stages.warm", str(socket), "thanos.stages.configure"]
+    address = tmp_path / "stages"
+    command = [sys.executable, "-m", "thanos.stages.warm", str(address), "thanos.stages.configure"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
-    wait_for(socket.exists)
-    yield {**os.environ, "THANOS_WARM": str(socket)}
+    wait_for(address.exists)
+    yield {**os.environ, "THANOS_WARM": str(address)}
     process.stdin.close()
     assert process.wait(timeout=30) == 0  # it ends with its parent
 
@@ -62,6 +63,20 @@ def test_without_a_warm_process_the_stage_starts_by_itself(tmp_path: Path) -> No
     result = run(["configure", "--output", "config.yaml"], environment, tmp_path)
     assert result.returncode == 0
     assert (tmp_path / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("arguments", [[], ["prunes"], ["../config"]])
+def test_what_is_no_stage_is_one_line(arguments: list[str], tmp_path: Path) -> None:
+    result = run(arguments, dict(os.environ), tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == "error: expected the name of a stage: a module of thanos.stages\n"
+
+
+def test_a_client_that_dies_early_leaves_the_others_alone(warm, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(warm["THANOS_WARM"])
+        socket.send_fds(connection, [(1000).to_bytes(4)], [1, 2])  # and no message
+    assert run(["configure", "--output", "config.yaml"], warm, tmp_path).returncode == 0
 
 
 def test_a_stage_ends_with_its_client(warm, tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ def run_warm(address: str, arguments: list[str]) -> int | None:
 def main() -> None:
     """Entry point; see the module's docstring."""
     arguments = sys.argv[1:]
+    stages = {file.stem for file in Path(__file__).parent.glob("[a-z]*.py")}
+    if not arguments or arguments[0] not in stages:
+        sys.exit("error: expected the name of a stage: a module of thanos.stages")
     if address := os.environ.get(SOCKET_VARIABLE):
         status = run_warm(address, arguments)
         if status is not None:

@@ -33,10 +33,9 @@ class _Stage(socketserver.BaseRequestHandler):
         size, descriptors, _, _ = socket.recv_fds(self.request, 4, 2)
         if len(size) < 4 or len(descriptors) < 2:
             return  # the client has gone
-        message = b""
-        while len(message) < int.from_bytes(size):
-            message += self.request.recv(int.from_bytes(size) - len(message))
-        wanted = json.loads(message)
+        wanted = json.loads(self.request.makefile("rb").read(int.from_bytes(size)) or "null")
+        if wanted is None:
+            return
         for descriptor, place in zip(descriptors, (1, 2), strict=True):
             os.dup2(descriptor, place)
             os.close(descriptor)
