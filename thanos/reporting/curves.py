@@ -36,7 +36,7 @@ _AXIS_TITLES = {
     "correction": "correction β",
 }
 _LOGARITHMIC = {"block_size": 2.0, "calibration_windows": 2.0, "damping": 10.0}
-_MOST_TICKS = 5
+_MOST_TICKS = 6
 _PANEL_HEIGHT = 1.75  # inches
 
 
