@@ -29,16 +29,16 @@ def begin(folder: Path, *arguments: str, methods: str) -> subprocess.Popen:
     )
 
 
-def test_both_end_whole_or_are_told_of_each_other(tmp_path):
-    # --nolock: without it Snakemake itself refuses the second, which is the other half below.
+def test_workflows_that_get_in_each_others_way_damage_nothing(tmp_path):
+    # --nolock: without it Snakemake refuses the second, as the next test shows.
     both = [
         begin(tmp_path, "--nolock", methods="magnitude,wanda"),
         begin(tmp_path, "--nolock", methods="wanda,thanos"),
     ]
+    # One may fail at the run that both want, whose checkpoint the other prunes or has removed.
     said = [process.communicate()[0] for process in both]
-    for process, methods in zip(both, ("magnitude,wanda", "wanda,thanos"), strict=True):
-        if process.returncode != 0:  # it was refused a run that the other one worked on
-            assert "another process is working in" in "".join(said) or "Missing" in "".join(said)
+    assert 0 in [process.returncode for process in both], said
+    for methods in ("magnitude,wanda", "wanda,thanos"):
         again = begin(tmp_path, "--nolock", methods=methods)
         output = again.communicate()[0]
         assert again.returncode == 0, output

@@ -5,7 +5,7 @@ python -m thanos.stages.report --suite <folder> --title … --output report.html
 
 from pathlib import Path
 
-from ..artifacts import write_text
+from ..artifacts import verify_text, write_checked_text
 from ..reporting.frame import from_csv
 from ..reporting.suite_report import suite_report
 from .command import parser, run_command
@@ -19,8 +19,10 @@ def main() -> None:
     arguments.add_argument("--output", type=Path, required=True)
     arguments.add_argument("runs", type=Path, nargs="+")
     given = arguments.parse_args()
-    frame = from_csv((given.suite / "results.csv").read_text(encoding="utf-8"))
-    write_text(given.output, suite_report(given.suite, given.title, frame, given.runs))
+    results = given.suite / "results.csv"
+    verify_text(results)
+    frame = from_csv(results.read_text(encoding="utf-8"))
+    write_checked_text(given.output, suite_report(given.suite, given.title, frame, given.runs))
 
 
 if __name__ == "__main__":

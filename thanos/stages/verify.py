@@ -20,11 +20,11 @@ from ..reporting.frame import from_csv
 from .command import parser, run_command
 
 KINDS = ("damaged", "missing", "orphaned")
-TEXTS = ("results.csv", "layers.csv", "windows.csv")
+TEXTS = ("results.csv", "layers.csv", "windows.csv", "report.html")
 FOLDERS = {"tables": "rule tables", "figures": "rule figures"}
 TRACKING = "tracking.json"
-# Snakemake's own, and what comparisons with golden values print.
-REPORTS = ("report.html", "regression.txt", "regression.md", "regression.xml", "accept.txt")
+# What comparisons with golden values print.
+REPORTS = ("regression.txt", "regression.md", "regression.xml", "accept.txt")
 TIMESTAMP = ".snakemake_timestamp"  # Snakemake's, in the folders that rules make
 LOGS = "logs"  # of jobs, which say how results were made and are none
 
