@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 # Bars for a person; plain lines, one per job, for a log.
 PROGRESS = $$([ -t 2 ] && echo --logger rich)
 
-.PHONY: help setup demo check test test-slow test-gpu test-hub lint lock clean
+.PHONY: help setup demo check test test-slow test-gpu test-slurm test-hub regress lint lock clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ demo: setup  ## run the demo suite and show its table, figures and report
 check: setup  ## run the demo's small variant, into results/check
 	@snakemake demo $(PROGRESS) --config quick=true results=results/check
 
+regress: setup  ## compare the regression suite with the golden metrics
+	@snakemake regress
+
 test: setup  ## run the fast tests
 	@pytest
 
@@ -36,6 +39,9 @@ test-slow: setup  ## run the tests that take longer than a minute
 
 test-gpu: setup  ## run the tests that need a CUDA device
 	@pytest -m gpu
+
+test-slurm: setup  ## run the demo on a real two-node Slurm, with faults; installs Debian's packages
+	@pytest -m slurm -rs
 
 test-hub: setup  ## run the tests that need the Hugging Face hub
 	@pytest -m hub

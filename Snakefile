@@ -17,6 +17,7 @@ include: "rules/testbed.smk"
 include: "rules/timing.smk"
 include: "rules/mirror.smk"
 include: "rules/integrity.smk"
+include: "rules/regression.smk"
 
 
 # One target per suite under conf/suite: `snakemake demo`, `snakemake ablation-block-size`, …

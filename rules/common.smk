@@ -3,8 +3,8 @@
 # Options, given as `--config key=value`:
 #   overrides="model=opt-125m method.damping=0.1"   in place of the suite's own values
 #   quick=true                                       the suite's small variant, for tests
-#   results=<folder>  threads=<per job>  keep_checkpoints=true
 #   mirror=<folder>                                  in place of the hub; see rules/mirror.smk
+#   results=<folder>  threads=<per job>  gpus=<per job, on a cluster>  keep_checkpoints=true
 import functools
 import json
 import shlex
@@ -21,8 +21,10 @@ sys.path.insert(0, workflow.basedir)  # the project itself, whatever is installe
 from thanos import config as thanos_config
 from thanos import suites
 from thanos.errors import UserError
+from thanos.provenance import source_hash
 from thanos.stages.mirror import wanted
-from thanos.stages.planning import expected_memory_mb, pair_memory_mb
+from thanos.stages.planning import evaluation_memory_mb, expected_memory_mb
+from thanos.stages.gpu import name_locks
 from thanos.testbed.continuations import TESTBED_TASK
 
 RESULTS = config.get("results", "results")
@@ -34,6 +36,8 @@ KEEP_CHECKPOINTS = str(config.get("keep_checkpoints", "false")).lower() == "true
 THREADS = int(config.get("threads", 1))
 # For jobs that measure time: beside them there is room for none. A cluster gives them a node's share.
 ALL_CORES = workflow.resource_settings.cores or THREADS
+GPUS = int(config.get("gpus", 0))
+SNAKEMAKE_MB = 400  # of the two Snakemake processes inside a cluster's job
 
 SUITES = suites.suite_names()
 LOADED = []
@@ -46,6 +50,9 @@ WINDOWS = f"{RESULTS}/evaluation/{{evaluation}}"
 SUITE = f"{RESULTS}/suites/{{suite}}"
 ITEMS = f"{RESULTS}/testbed/continuations"
 IDENTIFIER = rf"{thanos_config.NAME}-[0-9a-f]{{8}}"
+
+# On one machine every job takes a GPU of its own, where there are any.
+name_locks()
 
 # Rules call `python`: in a conda environment its own, otherwise the one that runs Snakemake.
 if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
@@ -125,9 +132,26 @@ def evaluation_options(_, input):
     )
 
 
-def pruning_memory(wildcards):
+def pruning_memory(wildcards, attempt):
     """MiB that a pruning job takes by its memory plan; a guess for a model not downloaded yet."""
-    return expected_memory_mb(run_of(wildcards).config) or 16000
+    planned = expected_memory_mb(run_of(wildcards).config) or 16000
+    return attempt * (SNAKEMAKE_MB + planned)
+
+
+def evaluation_memory(wildcards, attempt):
+    """MiB that evaluating takes: tasks load the whole model, perplexity goes by blocks."""
+    planned = evaluation_memory_mb(run_of(wildcards).config) or 16000
+    return attempt * (SNAKEMAKE_MB + planned)
+
+
+def gpus_of(wildcards):
+    """GPUs that a job asks a cluster for; on one machine see `thanos.stages.device`."""
+    return 0 if run_of(wildcards).config.device == "cpu" else GPUS
+
+
+def source_of(tokens):
+    """The source's hash where the tokens are the regression suite's: today's source must make it."""
+    return source_hash() if (tokens or "").startswith("regression-") else ""
 
 
 def wanted_from_hub(suite):
@@ -135,9 +159,10 @@ def wanted_from_hub(suite):
     return wanted(run.config for run in load_suite(suite).runs)
 
 
-def efficiency_memory(wildcards):
+def efficiency_memory(wildcards, attempt):
     """MiB of the dense and the pruned model side by side; a guess for one not downloaded yet."""
-    return pair_memory_mb(run_of(wildcards).config) or 32000
+    planned = evaluation_memory_mb(run_of(wildcards).config, models=2) or 32000
+    return attempt * (SNAKEMAKE_MB + planned)
 
 
 def as_json(resolved):
@@ -147,6 +172,15 @@ def as_json(resolved):
 
 def run_folders(suite):
     return [f"{RESULTS}/runs/{run.identifier}" for run in load_suite(suite).runs]
+
+
+def tokens_of_suite(name):
+    """Folders of the token ids and items that the runs of a suite use."""
+    runs = load_suite(name).runs
+    folders = {f"calibration/{run.calibration}" for run in runs if run.calibration}
+    folders |= {f"evaluation/{run.evaluation}" for run in runs if run.evaluation}
+    items = any(TESTBED_TASK in run.config.evaluation.tasks for run in runs)
+    return [f"{RESULTS}/{folder}" for folder in sorted(folders)] + [ITEMS] * items
 
 
 def failures():

@@ -18,8 +18,13 @@ rule evaluate:
     conda:
         "../envs/thanos.yaml"
     threads: THREADS
+    resources:
+        mem_mb=evaluation_memory,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+        gpu=gpus_of,
     params:
         options=evaluation_options,
+        source=lambda wildcards: source_of(run_of(wildcards).evaluation),
     shell:
         "python -m thanos.stages evaluate {input.config:q} {params.options}"
         " --perplexity {output.perplexity:q} --zero-shot {output.zero_shot:q}"

@@ -2,15 +2,6 @@
 VERIFIED = config.get("suite", "demo") + SUFFIX
 
 
-def tokens_of_suite(name):
-    """Folders of the token ids and items that the runs of a suite use."""
-    runs = load_suite(name).runs
-    folders = {f"calibration/{run.calibration}" for run in runs if run.calibration}
-    folders |= {f"evaluation/{run.evaluation}" for run in runs if run.evaluation}
-    items = any(TESTBED_TASK in run.config.evaluation.tasks for run in runs)
-    return [f"{RESULTS}/{folder}" for folder in sorted(folders)] + [ITEMS] * items
-
-
 localrules:
     verify,
 

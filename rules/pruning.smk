@@ -37,6 +37,10 @@ rule prune:
     threads: THREADS
     resources:
         mem_mb=pruning_memory,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+        gpu=gpus_of,
+    params:
+        source=lambda wildcards: source_of(run_of(wildcards).evaluation),
     shell:
         "python -m thanos.stages prune {input.config:q} --calibration {input.calibration:q}"
         " --checkpoint {output.checkpoint:q} --record {output.record:q} > {log:q} 2>&1"

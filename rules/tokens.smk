@@ -30,6 +30,8 @@ rule calibration:
         f"{CALIBRATION}-logs/calibration.tsv"
     conda:
         "../envs/thanos.yaml"
+    params:
+        source=lambda wildcards: source_of(wildcards.calibration),
     shell:
         "python -m thanos.stages calibrate {input:q} --output {output:q} > {log:q} 2>&1"
 
@@ -58,5 +60,7 @@ rule evaluation_windows:
         f"{WINDOWS}-logs/windows.tsv"
     conda:
         "../envs/thanos.yaml"
+    params:
+        source=lambda wildcards: source_of(wildcards.evaluation),
     shell:
         "python -m thanos.stages.corpora {input:q} --output {output:q} > {log:q} 2>&1"

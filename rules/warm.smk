@@ -6,6 +6,8 @@ import os
 import subprocess
 import tempfile
 
+from thanos.stages.gpu import visible_gpus
+
 STAGES = [
     f"thanos.stages.{stage}"
     for stage in ("configure", "calibrate", "prune", "evaluate")
@@ -35,7 +37,7 @@ def start_warm_process():
             "OMP_NUM_THREADS": str(THREADS),
         },
     )
-    os.environ["THANOS_WARM"] = address
+    os.environ.update(THANOS_WARM=address)
 
     def end():
         process.communicate()
@@ -49,6 +51,6 @@ onstart:
         workflow.local_exec
         and DeploymentMethod.CONDA
         not in workflow.deployment_settings.deployment_method
-        and not Path("/dev/nvidiactl").exists()
+        and not visible_gpus()
     ):
         start_warm_process()

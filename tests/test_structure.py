@@ -15,6 +15,7 @@ ALLOWED = {
     "data": {"errors", "testbed"},
     "evaluation": {"compression", "data", "models", "errors"},
     "reporting": {"artifacts", "errors"},
+    "regression": {"artifacts", "errors", "reporting"},
     "compression": {"models", "artifacts", "errors"},
     "testbed": set(),
 }

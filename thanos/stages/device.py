@@ -3,6 +3,7 @@
 import torch
 
 from ..errors import UserError
+from .gpu import claim_gpu
 
 
 def resolve_device(name: str) -> torch.device:
@@ -11,6 +12,8 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         UserError: if a CUDA device is asked for and not there.
     """
+    if name in ("auto", "cuda"):
+        claim_gpu()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)

@@ -46,15 +46,20 @@ def plan_run(config: Config, folder: Path, *, on_device: bool) -> MemoryPlan:
     return plan_memory(folder, work, on_device=on_device)
 
 
-def pair_memory_mb(config: Config) -> int | None:
-    """`mem_mb` of measuring a dense model beside its pruned one; None if the model is not here."""
+def evaluation_memory_mb(config: Config, models: int = 1) -> int | None:
+    """`mem_mb` of a job that holds whole models; None if the model is not on this machine.
+
+    Args:
+        config: of the run.
+        models: 1 for zero-shot tasks, 2 where the dense model is measured beside the pruned one.
+    """
     folder = cached_folder(model_path(config), config.model.revision)
     if folder is None:
         return None
     stored = [tensor for file in weight_files(folder) for tensor in read_layout(file).values()]
     weights = sum(tensor.elements for tensor in stored)
-    # On a CPU both compute in float32; the slack is for logits and copies of a layer.
-    return -(-int(_PROGRAM + 1.25 * 2 * 4 * weights) // MIB)
+    # On a CPU they compute in float32; the slack is for logits and copies of a layer.
+    return -(-int(_PROGRAM + 1.25 * models * 4 * weights) // MIB)
 
 
 def hidden_budget(config: Config) -> int:

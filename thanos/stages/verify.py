@@ -22,7 +22,9 @@ from .command import parser, run_command
 KINDS = ("damaged", "missing", "orphaned")
 TEXTS = ("results.csv", "layers.csv", "windows.csv", "report.html")
 FOLDERS = {"tables": "rule tables", "figures": "rule figures"}
-OPTIONAL = ("tracking.json",)
+TRACKING = "tracking.json"
+# What comparisons with golden values print.
+REPORTS = ("regression.txt", "regression.md", "regression.xml", "accept.txt")
 TIMESTAMP = ".snakemake_timestamp"  # Snakemake's, in the folders that rules make
 LOGS = "logs"  # of jobs, which say how results were made and are none
 
@@ -56,9 +58,9 @@ def verify_suite(suite: Path, runs: Iterable[Path], tokens: Iterable[Path]) -> I
         yield from _checked(suite / name, partial(verify_text, required=True))
     for name, maker in FOLDERS.items():
         yield from _folder(suite / name, maker)
-    if (suite / OPTIONAL[0]).exists():
-        yield from _checked(suite / OPTIONAL[0], partial(read_json, sealed=True))
-    known = {*TEXTS, *(name + CHECKSUM for name in TEXTS), *FOLDERS, *OPTIONAL, LOGS}
+    if (suite / TRACKING).exists():
+        yield from _checked(suite / TRACKING, partial(read_json, sealed=True))
+    known = {*TEXTS, *(name + CHECKSUM for name in TEXTS), *FOLDERS, TRACKING, *REPORTS, LOGS}
     yield from _orphans(suite, known)
     yield from _runs_of_no_suite(suite.parent, {_name(folder) for folder in runs})
 

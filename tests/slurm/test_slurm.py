@@ -1,0 +1,110 @@
+"""The demo's quick suite on a two-node Slurm, whatever clusters do meanwhile."""
+
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import Slurm
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
+
+# Polls faster than the profile does, whose intervals suit jobs of hours.
+FAST = ("--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "15")
+QUICK = "evaluation.limit=8 tracking=disabled"
+TINY = f"{QUICK} method=wanda,thanos pattern=2:4 outlier_fraction=0"
+
+
+def outcome(folder: Path) -> dict[str, object]:
+    """Every run's results without times and other circumstances."""
+    found = {}
+    for file in sorted(folder.glob("results/runs/*/*/*/*.json")):
+        values = json.loads(file.read_text())
+        for key in ("provenance", "content_sha256", "seconds", "peak_memory_bytes", "memory_plan"):
+            values.pop(key, None)
+        values.pop("resumed_blocks", None)
+        for layer in values.get("layers", ()):
+            layer.pop("seconds")
+        found[str(file.relative_to(folder))] = values
+    return found
+
+
+def finish(process: subprocess.Popen) -> str:
+    process.wait()
+    log = process.log.read_text()
+    assert process.returncode == 0, log
+    return log
+
+
+def submitted(log: str) -> dict[str, str]:
+    """Rule and wildcards of every job by Snakemake's number, from the paths of Slurm's logs."""
+    found = re.findall(r"Job (\d+) has been submitted .*/slurm_logs/(.+)/\d+\.log", log)
+    return dict(found)
+
+
+def finished(log: str) -> set[str]:
+    """The jobs that Snakemake knew to be finished."""
+    jobs = submitted(log)
+    numbers = re.findall(r"Finished jobid: (\d+)", log)
+    return {jobs[number] for number in numbers if number in jobs}
+
+
+def verify(start, name: str, overrides: str) -> None:
+    process = start(name, "default", "verify", "--cores", "1", overrides=overrides)
+    assert "0 damaged, 0 missing, 0 orphaned" in finish(process)
+
+
+def test_with_a_job_cancelled_and_a_node_lost_all_results_are_those_of_one_machine(
+    slurm: Slurm, start
+) -> None:
+    local = start("local", "default", "demo", "--cores", "2", overrides=QUICK)
+    finish(local)
+    process = start("cluster", "slurm", "demo", *FAST, overrides=QUICK)
+    results = process.folder / "results"
+    slurm.wait(lambda: list(results.glob("runs/*/*/*/config.yaml")), "the first results", 900)
+    slurm.wait(lambda: slurm.jobs("--state=RUNNING"), "a running job", 300)
+    subprocess.run(["scancel", slurm.jobs("--state=RUNNING")[0][0]], check=True)
+    slurm.wait(lambda: slurm.jobs("--state=RUNNING", "--nodelist=node2"), "a job on node2", 300)
+    slurm.daemons["node2"].terminate()
+    slurm.wait(lambda: slurm.state("node2").startswith("down"), "node2 is lost", 120)
+    finish(process)
+    slurm.run("node2", ["slurmd", "-D", "-N", "node2"])
+
+    expected = outcome(local.folder)
+    assert outcome(process.folder) == expected
+    assert len(expected) > 20
+    verify(start, "cluster", QUICK)
+
+
+def test_killed_and_started_again_as_documented_nothing_finished_is_done_twice(
+    slurm: Slurm, start
+) -> None:
+    process = start("cluster", "slurm", "demo", *FAST, overrides=TINY)
+    slurm.wait(
+        lambda: len(finished(process.log.read_text())) > 5 and slurm.jobs(),
+        "finished jobs while others run",
+        900,
+    )
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert slurm.jobs(), "jobs of the cluster go on"
+
+    # docs/cluster.md: cancel what is left of it, unlock, run again.
+    subprocess.run(
+        "squeue --noheader --format='%i %j' | awk '$2 ~ /^thanos_/ {print $1}'"
+        " | xargs --no-run-if-empty scancel",
+        shell=True,
+        check=True,
+    )
+    slurm.wait(lambda: not slurm.jobs(), "no job of the killed workflow")
+    finish(start("cluster", "slurm", "demo", "--unlock", overrides=TINY))
+    log = finish(start("cluster", "slurm", "demo", *FAST, overrides=TINY))
+
+    done = finished(process.log.read_text())
+    assert len(done) > 5
+    assert done.isdisjoint(submitted(log).values())
+    assert len(outcome(process.folder)) == 3 + 4 + 4  # a dense run has no pruning.json
+    verify(start, "cluster", TINY)
