@@ -34,8 +34,6 @@ MIRROR = config.get("mirror")
 MIRRORED_SUITE = config.get("suite", "paper")
 KEEP_CHECKPOINTS = str(config.get("keep_checkpoints", "false")).lower() == "true"
 THREADS = int(config.get("threads", 1))
-# For jobs that measure time: beside them there is room for none. A cluster gives them a node's share.
-ALL_CORES = workflow.resource_settings.cores or THREADS
 GPUS = int(config.get("gpus", 0))
 SNAKEMAKE_MB = 400  # of the two Snakemake processes inside a cluster's job
 
@@ -157,6 +155,15 @@ def source_of(tokens):
 def wanted_from_hub(suite):
     """What `snakemake mirror` fetches for a suite."""
     return wanted(run.config for run in load_suite(suite).runs)
+
+
+def all_cores(_):
+    """All of this machine, so that nothing runs beside a job that measures time.
+
+    On a cluster a job has its share of a node to itself.
+    """
+    cores = workflow.resource_settings.cores
+    return cores if cores and workflow.local_exec else THREADS
 
 
 def efficiency_memory(wildcards, attempt):

@@ -44,7 +44,7 @@ rule efficiency:
         f"{RUN}/logs/efficiency.tsv"
     conda:
         "../envs/thanos.yaml"
-    threads: ALL_CORES
+    threads: all_cores
     resources:
         mem_mb=efficiency_memory,
     shell:

@@ -1,5 +1,6 @@
 """Figures: drawn without pyplot, equal bytes for equal data, the method's look everywhere."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -91,6 +92,20 @@ def test_layers(demo_runs: list[Path]) -> None:
     assert shown[-1] == "sparsity (%)"
     errors = {axes.get_ylim() for axes in figure.axes[:7]}
     assert len(errors) == 1  # one scale, so that layers can be compared
+
+
+def test_every_pattern_is_drawn_with_its_own_errors(write_run: WriteRun) -> None:
+    runs = [write_run(pattern=pattern) for pattern in ("2:4", "4:8", "0.5")]
+    for factor, folder in enumerate(runs, start=1):
+        record = json.loads((folder / "pruning.json").read_text())
+        for layer in record["layers"]:
+            layer["relative_error"] = 0.1 * factor + 0.01 * layer["block"]
+        (folder / "pruning.json").write_text(json.dumps(record))
+    layers = collect_layers(runs)
+    for factor, pattern in enumerate(("2:4", "4:8", "0.5"), start=1):
+        (line,) = layer_figure(layers, "doc-llama", pattern).axes[0].get_lines()
+        drawn = np.asarray(line.get_ydata(), dtype=float)
+        np.testing.assert_allclose(drawn, 0.1 * factor + 0.01 * np.arange(4))
 
 
 def test_what_cannot_be_drawn_is_said(write_run: WriteRun) -> None:

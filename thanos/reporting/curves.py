@@ -91,7 +91,7 @@ def layer_figure(layers: pd.DataFrame, model: str, pattern: str) -> Figure:
     rows = layers[(layers["model"] == model) & (layers["pattern"] == wanted.text)]
     if rows.empty:
         raise UserError(f"layer figure: no layer records of {model} with pattern {wanted.text}")
-    rows = with_variants(rows).assign(value=rows["relative_error"])
+    rows = with_variants(rows.assign(value=rows["relative_error"]))
     keys = ["pattern", "method", *VARIANT_COLUMNS, "layer_type", "block"]
     means = over_seeds(rows.dropna(subset="value"), keys)  # a run may leave errors unmeasured
     if means.empty:

@@ -108,8 +108,9 @@ def latency_table(frame: pd.DataFrame) -> Table:
         blocks,
         (
             f"Pruned models run in this form: {', '.join(sorted(set(measured['source'])))}.",
-            "Dense and pruned alternate in one process, with nothing beside it; medians, and the "
-            "speed-up's range over rounds.",
+            "Dense and pruned alternate in one process, and no other job of the workflow runs "
+            "beside it; medians, and the speed-up's range over rounds. A wide range means that "
+            "other work on the machine disturbed them.",
             "Ideal: ratio of the multiplications in the linear layers, head included. Logits: "
             "largest difference between this form and the zero-filled model.",
         ),
