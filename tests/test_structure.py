@@ -17,6 +17,7 @@ ALLOWED = {
     "reporting": {"artifacts", "errors"},
     "compression": {"models", "artifacts", "errors"},
     "testbed": set(),
+    "timing": {"errors", "pruning"},
 }
 
 
