@@ -76,7 +76,7 @@ def test_slow_calls_are_not_repeated() -> None:
     """One is timed by its warm-up, one once it has taken long enough, one as often as asked for."""
     calls = {"slow": 0.2, "middling": 0.06, "fast": 0.0}
     measured = measure_alternating(
-        {name: time.sleep for name in calls}, calls.__getitem__, CPU, repeats=4, patience=0.1
+        dict.fromkeys(calls, time.sleep), calls.__getitem__, CPU, repeats=4, patience=0.1
     )
     counts = {name: len(measurement.seconds) for name, measurement in measured.items()}
     assert counts == {"slow": 1, "middling": 2, "fast": 4}
