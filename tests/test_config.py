@@ -33,6 +33,8 @@ def test_every_option_of_every_group_composes(group):
         (["evaluation=text"], "key 'evaluation.path' must be given"),
         (["calibration.windows=0"], "calibration.windows is 0"),
         (["method.damping=-1"], "method.damping is -1"),
+        (["memory_budget=0"], "memory_budget is 0"),
+        (["memory_budget=lots"], "memory_budget: Value 'lots'"),
         (["device=tpu"], "device is 'tpu'"),
         (["method.scope=residual", "method.update=none"], "scope 'residual' without an update"),
     ],

@@ -18,6 +18,7 @@ ALLOWED = {
     "regression": {"artifacts", "errors", "reporting"},
     "compression": {"models", "artifacts", "errors"},
     "testbed": set(),
+    "timing": {"errors", "pruning"},
 }
 
 

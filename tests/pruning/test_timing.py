@@ -72,6 +72,18 @@ def test_calls_alternate_and_are_timed_alone() -> None:
         assert measurement.median < 0.2
 
 
+def test_slow_calls_are_not_repeated() -> None:
+    """One is timed by its warm-up, one once it has taken long enough, one as often as asked for."""
+    calls = {"slow": 0.2, "middling": 0.06, "fast": 0.0}
+    measured = measure_alternating(
+        dict.fromkeys(calls, time.sleep), calls.__getitem__, CPU, repeats=4, patience=0.1
+    )
+    counts = {name: len(measurement.seconds) for name, measurement in measured.items()}
+    assert counts == {"slow": 1, "middling": 2, "fast": 4}
+    assert measured["slow"].median >= 0.2
+    assert measured["slow"].processor_seconds[0] < 0.1
+
+
 def test_peak_memory_sees_what_was_freed_again() -> None:
     with peak_memory(CPU) as peak:
         block = torch.ones(50_000_000, dtype=torch.uint8)

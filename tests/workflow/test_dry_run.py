@@ -27,3 +27,7 @@ def test_a_bad_override_is_refused_before_any_job(workflow):
     assert result.returncode != 0
     assert "unknown key 'method.dampening'" in result.stdout + result.stderr
     assert not workflow.results.exists()
+
+
+def test_timing_is_one_job(workflow):
+    assert workflow.jobs("timing", overrides="") == {"timing": 1, "total": 1}

@@ -20,7 +20,9 @@ _FOOTNOTES = (
     "× pseudocode: how many times faster than Thanos line by line as published, with an explicit "
     "inverse of the trailing block and a sort of the whole residual for every block, and one call "
     "of solve per row. × batched: than the same with a Cholesky inverse, a partial selection, and "
-    "padded systems solved 1024 rows at a time. The range is over n repetitions.",
+    "padded systems solved 1024 rows at a time.",
+    "The range is over n repetitions; CPU s is the processor time of all threads, their waiting for "
+    "each other included.",
     "Memory is the peak above the weight and the input statistics, the result included.",
 )
 _MEBIBYTE = 2**20
@@ -33,7 +35,16 @@ def timing_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
         rows: of `thanos.stages.timing.measure`.
         title: what was measured, where and how.
     """
-    names = ("seconds", "range", "n", "× pseudocode", "× batched", "memory MiB", "rel. error")
+    names = (
+        "seconds",
+        "range",
+        "n",
+        "CPU s",
+        "× pseudocode",
+        "× batched",
+        "memory MiB",
+        "rel. error",
+    )
     columns = tuple(Column("Layer", name) for name in names)
     frame = pd.DataFrame(rows)
     blocks = []
@@ -136,6 +147,7 @@ def _row(row: dict[Any, Any]) -> Row:
             Cell(_seconds(row["seconds"]), row["seconds"]),
             Cell(spread),
             Cell(str(row["repeats"]), row["repeats"]),
+            Cell(_seconds(row["processor_seconds"]), row["processor_seconds"]),
             _ratio(row["pseudocode_ratio"]),
             _ratio(row["batched_ratio"]),
             Cell(f"{memory:.0f}", memory),

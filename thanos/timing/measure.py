@@ -48,14 +48,21 @@ class Measurement:
     """What was measured of one call.
 
     Attributes:
-        seconds: of every repetition, in order.
         peak_memory: bytes above what was in use before the call.
         result: of the first call.
+        seconds: of every repetition, in order.
+        processor_seconds: the same, summed over threads: what a busy machine changes little.
     """
 
     peak_memory: int
     result: Any
     seconds: list[float] = field(default_factory=list)
+    processor_seconds: list[float] = field(default_factory=list)
+
+    def add(self, times: tuple[float, float]) -> None:
+        """Add a repetition's wall-clock and processor seconds."""
+        self.seconds.append(times[0])
+        self.processor_seconds.append(times[1])
 
     @property
     def median(self) -> float:
@@ -77,26 +84,42 @@ def measure_alternating(
         argument: makes what a call takes, anew for every call and outside the measured time.
         device: waited for before the clock is read.
         repeats: timed calls of each; an untimed one before them warms up and gives the peak memory.
-        patience: seconds; a call that has taken longer in all is not repeated any more.
+        patience: seconds; a call that has taken longer in all is not repeated any more, one that
+            has taken longer to warm up is timed by that.
     """
     measurements = {}
     for name, call in calls.items():
         given = argument(name)
         with peak_memory(device) as peak:
+            watch = _Stopwatch(device)
             result = call(given)
+            first = watch.read()
         measurements[name] = Measurement(peak.bytes, result)
+        if first[0] > patience:
+            measurements[name].add(first)
     names = list(calls)
     for repeat in range(repeats):
         for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
             if sum(measurements[name].seconds) > patience:
                 continue
             given = argument(name)
-            _wait_for(device)
-            start = time.perf_counter()
+            watch = _Stopwatch(device)
             calls[name](given)
-            _wait_for(device)
-            measurements[name].seconds.append(time.perf_counter() - start)
+            measurements[name].add(watch.read())
     return measurements
+
+
+class _Stopwatch:
+    """Wall-clock and processor seconds since its making; a GPU is waited for at both ends."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        _wait_for(device)
+        self._start = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        _wait_for(self._device)
+        return time.perf_counter() - self._start[0], time.process_time() - self._start[1]
 
 
 @dataclass
@@ -211,6 +234,7 @@ def time_layer(
             "seconds": measurement.median,
             "seconds_min": min(measurement.seconds),
             "seconds_max": max(measurement.seconds),
+            "processor_seconds": statistics.median(measurement.processor_seconds),
             "repeats": len(measurement.seconds),
             "peak_memory": measurement.peak_memory,
             "relative_error": _relative_error(layer, measurement.result),
