@@ -127,7 +127,10 @@ def evaluation_options(_, input):
 
 def pruning_memory(wildcards):
     """MiB that a pruning job takes by its memory plan; a guess for a model not downloaded yet."""
-    return expected_memory_mb(run_of(wildcards).config) or 16000
+    try:
+        return expected_memory_mb(run_of(wildcards).config) or 16000
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def wanted_from_hub(suite):
