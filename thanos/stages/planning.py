@@ -59,13 +59,14 @@ def pair_memory_mb(config: Config) -> int | None:
     return -(-int(_PROGRAM + 1.25 * 2 * 4 * weights) // MIB)
 
 
-def _squares(composition: Method, config: Config) -> int:
+def _squares(composition: Method, config: Config) -> float:
     """Matrices as large as G beside it: see `thanos.pruning` for who keeps what."""
+    pattern = parse_pattern(config.pattern)
     if config.method.refine_steps:
         return 4  # U, a copy of G, and the system that is solved while it is scaled
-    if isinstance(parse_pattern(config.pattern), Structured) and composition.update == "joint":
+    if isinstance(pattern, Structured) and composition.update == "joint":
         # G regular, and its kept part three times: as it is, damped, and factorised; perhaps U.
-        return 5 if composition.metric == "sparsegpt" else 4
+        return 1 + 3 * (1 - pattern.p) ** 2 + (composition.metric == "sparsegpt")
     return int(composition.needs_factor)  # U
 
 
