@@ -9,7 +9,7 @@ from ..models.memory_plan import MIB, MemoryPlan, Statistics, Work, plan_memory
 from ..models.safetensors_layout import read_layout
 from ..pruning import compose, parse_pattern
 from ..pruning.composition import Method
-from ..pruning.patterns import Structured
+from ..pruning.patterns import Structured, Unstructured
 
 GIB = 1024 * MIB
 _PROGRAM = 800 * MIB  # interpreter and libraries
@@ -74,7 +74,7 @@ def _temporaries(composition: Method, config: Config, statistics: Statistics) ->
     """Matrices as large as W in one segment of rows, without a limit on the segment."""
     if config.method.refine_steps:
         return 10  # conjugate gradients
-    if composition.scope == "row":
+    if composition.scope == "row" and isinstance(parse_pattern(config.pattern), Unstructured):
         return 8  # scores and their order
     return 3 if statistics == "gram" else 1  # the relative error's; the finished mask's
 
