@@ -132,7 +132,10 @@ def evaluation_options(_, input):
 
 def pruning_memory(wildcards, attempt):
     """MiB that a pruning job takes by its memory plan; a guess for a model not downloaded yet."""
-    planned = expected_memory_mb(run_of(wildcards).config) or 16000
+    try:
+        planned = expected_memory_mb(run_of(wildcards).config) or 16000
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
     return attempt * (SNAKEMAKE_MB + planned)
 
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, MixtralConfig
 
 from thanos.compression.compact import compact_model
 from thanos.compression.compact_files import load_compact, save_compact
@@ -195,3 +196,13 @@ def test_what_cannot_be_saved_or_opened(families, prune, tmp_path):
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"compact\.safetensors is damaged"):
         load_compact(tmp_path / "compact")
+
+
+def test_a_mixture_of_experts_is_refused_in_one_line():
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = MixtralConfig(
+        vocab_size=8, **shape, num_attention_heads=2, num_key_value_heads=2, num_local_experts=2
+    )
+
+    with pytest.raises(UserError, match="MixtralForCausalLM is a mixture of experts, which has no"):
+        compact_model(AutoModelForCausalLM.from_config(config))

@@ -41,6 +41,14 @@ _SHARED = {
 _GATED = {**_SHARED, "intermediate_size": 48, "num_key_value_heads": 2}
 _SLIDING = {**_GATED, "head_dim": 8, "sliding_window": 4}
 _ATTENTIONS = ["sliding_attention", "sliding_attention", "full_attention"]
+_LLAMA_3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 _OPT = {**_SHARED, "ffn_dim": 48, "word_embed_proj_dim": 32}
 _OPT_350M = {**_OPT, "word_embed_proj_dim": 16, "do_layer_norm_before": False}
 _FALCON = {**_SHARED, "ffn_hidden_size": 48}
@@ -52,6 +60,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama-tied-biased": lambda: LlamaConfig(
         **_GATED, tie_word_embeddings=True, attention_bias=True, mlp_bias=True
     ),
+    "llama-3": lambda: LlamaConfig(**_GATED, rope_parameters=_LLAMA_3),
     "mistral": lambda: MistralConfig(**_GATED, sliding_window=4),
     "qwen2": lambda: Qwen2Config(
         **_GATED, use_sliding_window=True, sliding_window=4, layer_types=_ATTENTIONS

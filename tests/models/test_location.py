@@ -159,4 +159,6 @@ def test_only_what_is_on_this_machine_has_a_cached_folder(folder, tmp_path, monk
     assert cached_folder(tmp_path / "absent") is None
     assert cached_folder("someone/somewhat") is None
     monkeypatch.setattr(location, "snapshot_download", lambda name, **options: str(folder))
+    assert cached_folder("someone/somewhat") is None  # its weights are still to come
+    save_file({"w": torch.ones(2)}, folder / "model.safetensors")
     assert cached_folder("someone/somewhat") == folder

@@ -14,8 +14,8 @@ WORK = Work(
     tokens=32,
     batch_size=2,
     statistics="gram",
-    factorised=True,
-    refined=False,
+    squares=1,
+    temporaries=3,
     precision=4,
     hidden_budget=10**9,
 )
@@ -66,9 +66,10 @@ def test_what_costs_more_is_planned_with_more(tiny, plan):
     base = plan(llama)
 
     assert plan(llama, replace(WORK, windows=400)).host > base.host
-    assert plan(llama, replace(WORK, precision=8)).solve == 2 * base.solve
-    assert plan(llama, replace(WORK, factorised=False)).solve < base.solve
-    assert plan(llama, replace(WORK, refined=True)).solve > base.solve
+    assert plan(llama, replace(WORK, precision=8)).gram == 2 * base.gram
+    assert plan(llama, replace(WORK, precision=8)).solve > base.solve
+    assert plan(llama, replace(WORK, squares=0)).solve == base.solve - 4 * 48**2
+    assert plan(llama, replace(WORK, temporaries=10)).solve == base.solve + 7 * 4 * 32 * 48
     assert plan(llama, replace(WORK, statistics="none")).forward == 0
     assert plan(llama, replace(WORK, statistics="diagonal")).gram < base.gram
 

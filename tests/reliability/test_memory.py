@@ -128,6 +128,7 @@ def test_a_checkpoint_three_times_larger_than_the_memory(pruned):
     stage = [sys.executable, "-c", code, str(folder / "config.yaml")]
     stage += ["--checkpoint", str(folder / "pruned"), "--zero-shot", str(folder / "tasks.json")]
     stage += ["--perplexity", str(folder / "perplexity.json")]
+    stage += ["--size", str(folder / "size.json")]
     result = subprocess.run(stage, check=True, capture_output=True, text=True)
     assert size > 3 * int(result.stdout)
     measured = json.loads((folder / "perplexity.json").read_text())["corpora"]["text"]

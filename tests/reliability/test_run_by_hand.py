@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from thanos.artifacts import verify_manifest
+from thanos.config import resolve
+from thanos.stages.opening import window_length
 from thanos.stages.run import main
 
 
@@ -55,6 +58,11 @@ def test_size_and_latency_are_measured_if_asked_for(command, tmp_path):
     assert efficiency["form"] == "compact"
     assert efficiency["bytes"]["compact"] < efficiency["bytes"]["dense"]
     assert efficiency["forward"]["speedup"] > 0
+
+
+@pytest.mark.parametrize(("context", "tokens"), [(131072, 32), (32, 32), (16, 16)])
+def test_windows_are_never_longer_than_the_model_allows(command, context, tokens):
+    assert window_length(resolve(command(f"model.context={context}"))) == tokens
 
 
 def test_the_same_run_twice_gives_the_same_files(command, tmp_path):

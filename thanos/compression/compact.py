@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from thanos.errors import UserError
 from thanos.models import LinearLayer, find_blocks, linear_layers
+from thanos.models.experts import has_experts
 from thanos.models.replay import record, run_block
 
 from .columns import ColumnSplit, split_columns
@@ -50,9 +51,15 @@ def compact_model(model: PreTrainedModel, skip: Collection[str] = ()) -> list[st
         The full names of the layers that were replaced.
 
     Raises:
-        UserError: the model's blocks cannot be run, or a compact one does not do the same.
+        UserError: the model is a mixture of experts, its blocks cannot be run, or a compact one
+            does not do the same.
     """
     blocks = find_blocks(model)
+    if any(has_experts(module) for module in blocks.modules.modules()):
+        raise UserError(
+            f"{type(model).__name__} is a mixture of experts, which has no compact form yet; "
+            "its checkpoint can still be packed"
+        )
     recording = record(model, blocks, _probe_tokens(model), batch_size=1)
     known_links: dict[tuple, list[Link]] = {}  # blocks of the same shape have the same links
     replaced = []

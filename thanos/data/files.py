@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import UserError
+from ..errors import UserError, is_full_disk
 
 Content = TypeVar("Content")
 
@@ -72,8 +72,8 @@ def hub_file(
     Raises:
         UserError: with `remedy`, if the file is neither in the local cache nor can be fetched.
     """
-    from huggingface_hub import hf_hub_download  # local sources never pay for this import
-    from huggingface_hub.errors import HfHubHTTPError
+    import httpx2
+    from huggingface_hub import hf_hub_download  # local sources never pay for these imports
 
     hub_log = logging.getLogger("huggingface_hub")
     level = hub_log.level
@@ -88,7 +88,9 @@ def hub_file(
                 local_dir=local_dir,
             )
         )
-    except (OSError, HfHubHTTPError) as error:  # no network, offline mode, unknown revision
+    except (OSError, httpx2.HTTPError) as error:  # no network, offline mode, unknown revision
+        if is_full_disk(error):
+            raise
         raise UserError(
             f"{repository}/{filename} could not be fetched from the Hugging Face hub "
             f"({type(error).__name__}); {remedy}"

@@ -67,21 +67,24 @@ def local_folder(
 
 
 def cached_folder(path: str | Path, revision: str | None = None) -> Path | None:
-    """Return the folder of the model at `path` with its weights if it is on this machine."""
+    """Return the folder of the model at `path` if all its weights are on this machine.
+
+    A local folder is returned as it is.
+    """
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
     if _looks_like_a_path(str(path)):
         return None
     try:
-        wanted = _DESCRIPTION_FILES + _WEIGHT_FILES
-        return Path(
-            snapshot_download(
-                str(path), revision=revision, allow_patterns=wanted, local_files_only=True
-            )
+        wanted = _wanted_files(weights=True, code=False)
+        cached = snapshot_download(
+            str(path), revision=revision, allow_patterns=wanted, local_files_only=True
         )
-    except (LocalEntryNotFoundError, HFValidationError):
+        weight_files(Path(cached))
+    except (LocalEntryNotFoundError, HFValidationError, UserError):  # none, or some of them
         return None
+    return Path(cached)
 
 
 def is_hub_id(path: str | Path) -> bool:

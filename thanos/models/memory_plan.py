@@ -20,8 +20,8 @@ from .safetensors_layout import FLOAT_BYTES, StoredTensor, read_layout
 MIB = 2**20
 
 _FLOAT32 = 4  # bytes
-# Interpreter, torch, transformers and what they allocate on first use, as measured.
-_PROGRAM = 500 * MIB
+# Interpreter, torch, transformers and what they allocate on first use: 405 MiB measured, and room.
+_PROGRAM = 450 * MIB
 _PROGRAM_WITH_CUDA = 3072 * MIB
 _IN_BLOCK = re.compile(r"(?P<list>(?:.*?\.)?[A-Za-z_]\w*)\.(?P<index>\d+)\..+")
 _TOKENS_PER_SLICE = 16384  # of inputs that are widened at a time, see InputStatistics
@@ -41,8 +41,8 @@ class Work:
         tokens: per window, before the model's own limit.
         batch_size: windows per forward pass.
         statistics: gathered of every layer's inputs.
-        factorised: whether Gram matrices are factorised.
-        refined: whether weights are refined with their mask fixed.
+        squares: matrices of a Gram matrix's size that pruning a layer keeps beside it.
+        temporaries: matrices of a weight's size that it would take if memory did not matter.
         precision: bytes per number in which layers are pruned.
         hidden_budget: bytes of hidden states beyond which they lie in mapped files.
     """
@@ -51,8 +51,8 @@ class Work:
     tokens: int
     batch_size: int
     statistics: Statistics
-    factorised: bool
-    refined: bool
+    squares: float
+    temporaries: int
     precision: int
     hidden_budget: int
 
@@ -119,7 +119,7 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
             gram = sum(width for _, (_, width) in layers) * work.precision
         if size != work.precision:
             forward += min(batch, _TOKENS_PER_SLICE) * widest * work.precision
-    solve = max(_solve(*shape, work) for _, shape in layers)
+    solve = max(_solve(*shape, stored, work) for _, shape in layers)
     pruning = block + gram + max(forward, solve)
     kept = hidden if hidden <= work.hidden_budget else batch * hidden_size * size
     if on_device:
@@ -133,20 +133,17 @@ def _with_slack(size: int) -> int:
     return int(_SLACK * size)
 
 
-def _solve(rows: int, columns: int, work: Work) -> int:
-    """Bytes that pruning a layer takes besides its weight and Gram matrix.
+def _solve(rows: int, columns: int, stored: int, work: Work) -> int:
+    """Bytes that pruning a layer takes besides its weight in the block and its Gram matrix.
 
-    Copies of the weight: what it was, its pruned rows before and after, the result, the
-    difference and masks. Copies of the Gram matrix: the regular one, the factor's two triangles,
-    and two in passing while it is computed.
+    The weight as it is stored, before and after, in `precision` between, and up to three masks of
+    a byte per entry; what lies beside the Gram matrix and is as large; and the temporaries of one
+    segment of rows, which `thanos.pruning.memory` keeps below its budget.
     """
-    weights, square = rows * columns * work.precision, columns**2 * work.precision
-    solve = 5 * weights + min(_SOLVER_BUDGET, 2 * weights)
-    if work.factorised:
-        solve = max(solve + square, 3 * weights + 5 * square)
-    if work.refined:
-        solve = max(solve, 5 * weights + 2 * square + min(_SOLVER_BUDGET, 10 * weights))
-    return solve
+    entries, square = rows * columns, columns**2
+    copies = entries * (2 * stored + work.precision + 3)
+    segment = min(_SOLVER_BUDGET, work.temporaries * entries * work.precision)
+    return copies + int(work.squares * square * work.precision) + segment
 
 
 def _split(

@@ -21,8 +21,8 @@ _FOOTNOTES = (
     "inverse of the trailing block and a sort of the whole residual for every block, and one call "
     "of solve per row. × batched: than the same with a Cholesky inverse, a partial selection, and "
     "padded systems solved 1024 rows at a time.",
-    "The range is over n repetitions; CPU s is the processor time of all threads, their waiting for "
-    "each other included.",
+    "The range is over n repetitions; CPU s is the processor time of all threads, their waiting "
+    "for each other included.",
     "Memory is the peak above the weight and the input statistics, the result included.",
 )
 _MEBIBYTE = 2**20

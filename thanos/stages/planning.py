@@ -8,6 +8,8 @@ from ..models.location import cached_folder, weight_files
 from ..models.memory_plan import MIB, MemoryPlan, Statistics, Work, plan_memory
 from ..models.safetensors_layout import read_layout
 from ..pruning import compose, parse_pattern
+from ..pruning.composition import Method
+from ..pruning.patterns import Structured, Unstructured
 
 GIB = 1024 * MIB
 _PROGRAM = 800 * MIB  # interpreter and libraries
@@ -38,8 +40,8 @@ def plan_run(config: Config, folder: Path, *, on_device: bool) -> MemoryPlan:
         tokens=config.model.context,
         batch_size=config.calibration.batch_size,
         statistics=statistics,
-        factorised=composition.needs_factor,
-        refined=method.refine_steps > 0,
+        squares=_squares(composition, config),
+        temporaries=_temporaries(composition, config, statistics),
         precision=8 if config.precision == "float64" else 4,
         hidden_budget=hidden_budget(config),
     )
@@ -60,6 +62,26 @@ def evaluation_memory_mb(config: Config, models: int = 1) -> int | None:
     weights = sum(tensor.elements for tensor in stored)
     # On a CPU they compute in float32; the slack is for logits and copies of a layer.
     return -(-int(_PROGRAM + 1.25 * models * 4 * weights) // MIB)
+
+
+def _squares(composition: Method, config: Config) -> float:
+    """Matrices as large as G beside it: see `thanos.pruning` for who keeps what."""
+    pattern = parse_pattern(config.pattern)
+    if config.method.refine_steps:
+        return 4  # U, a copy of G, and the system that is solved while it is scaled
+    if isinstance(pattern, Structured) and composition.update == "joint":
+        # G regular, and its kept part three times: as it is, damped, and factorised; perhaps U.
+        return 1 + 3 * (1 - pattern.p) ** 2 + (composition.metric == "sparsegpt")
+    return int(composition.needs_factor)  # U
+
+
+def _temporaries(composition: Method, config: Config, statistics: Statistics) -> int:
+    """Matrices as large as W in one segment of rows, without a limit on the segment."""
+    if config.method.refine_steps:
+        return 10  # conjugate gradients
+    if composition.scope == "row" and isinstance(parse_pattern(config.pattern), Unstructured):
+        return 8  # scores and their order
+    return 3 if statistics == "gram" else 1  # the relative error's; the finished mask's
 
 
 def hidden_budget(config: Config) -> int:
