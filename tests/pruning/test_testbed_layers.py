@@ -66,7 +66,7 @@ def cases(model: str, most_layers: int | None = None, *overrides: str) -> list[C
         patch.setattr(InputStatistics, "update", update_twice)
         prune_model(
             open_dense(config).float(),
-            draw_windows(config),
+            draw_windows(config)[0],
             prune,
             statistics="gram",
             batch_size=config.calibration.batch_size,
