@@ -23,7 +23,7 @@ rule timing:
         f"{TIMING}-logs/timing.tsv"
     conda:
         "../envs/thanos.yaml"
-    threads: workflow.cores or 1
+    threads: all_cores
     params:
         overrides=OVERRIDES,
     shell:

@@ -180,7 +180,9 @@ def _padded(W: Tensor, A: Tensor, mask: Tensor) -> None:
     systems = A[q[:, :, None], q[:, None, :]]  # (rows, longest, longest)
     identity = torch.eye(longest, dtype=W.dtype, device=W.device)
     systems = torch.where(used[:, :, None] & used[:, None, :], systems, identity)
-    solution = torch.linalg.solve(systems, W.gather(1, q) * used)
+    # Not LU: on several threads torch's batched one is wrong for large systems.
+    factors = torch.linalg.cholesky(systems)
+    solution = torch.cholesky_solve((W.gather(1, q) * used)[:, :, None], factors)[:, :, 0]
     Lambda = torch.zeros_like(W[:, :width]).scatter_(1, q, solution * used)
     W -= Lambda @ A[:width]
     W[:, :width].masked_fill_(mask, 0)
