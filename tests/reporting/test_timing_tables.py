@@ -74,3 +74,19 @@ def test_figure_over_the_block_size() -> None:
     assert list(line.get_xdata()) == [8, 64]
     assert list(line.get_ydata()) == [2.0, 1.0]
     assert width_figure(swept) is None
+
+
+def test_figure_over_the_block_size_leaves_out_what_is_not_swept() -> None:
+    swept = [row("thanos", 1024, 1.0 / size, size) for size in (8, 64)]
+    (axes,) = block_size_figure([*swept, row("wanda", 1024, 0.1, 64)]).axes
+    assert len(axes.get_lines()) == 1
+
+
+def test_the_legend_lies_within_the_figure() -> None:
+    methods = ("magnitude", "wanda", "sparsegpt", "thanos", *BASELINE_LABELS)
+    rows = [row(method, 1024, 1.0, size) for method in methods for size in (8, 64)]
+    figure = block_size_figure(rows)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert figure.bbox.containsx(legend.get_window_extent().x0)
+    assert figure.bbox.containsx(legend.get_window_extent().x1)

@@ -129,13 +129,18 @@ def legend(
     dense: bool = False,
     lines: bool = False,
 ) -> None:
-    """One legend above all panels, in the order of methods; the figure grows by its height."""
+    """One legend above all panels, in the order of methods; see `place_legend`."""
     handles = []
     for entry in looks(rows, without):
         kwargs = entry.line() if lines else entry.marks()
         handles.append(Line2D([], [], label=entry.label, **kwargs))
     if dense:
         handles.append(Line2D([], [], label="Dense", **_DENSE_LINE))
+    place_legend(figure, handles)
+
+
+def place_legend(figure: Figure, handles: list[Line2D]) -> None:
+    """A legend above all panels, as many to a row as fit; the figure grows by its height."""
     widths = [_LEGEND_SYMBOL + len(str(handle.get_label())) * _CHARACTER for handle in handles]
     available = figure.get_figwidth()
     per_row = len(handles) if sum(widths) < available else max(1, int(available / max(widths)))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from thanos.reporting.grid import Block, Cell, Column, Row, Table
 from thanos.reporting.labels import method_label, method_rank, pattern_label
-from thanos.reporting.style import COLUMN_WIDTH, house_style, look, new_figure
+from thanos.reporting.style import COLUMN_WIDTH, house_style, look, new_figure, place_legend
 
 BASELINE_LABELS = {
     "pseudocode-thanos": "Thanos, pseudocode",
@@ -85,12 +85,14 @@ def _figure(panels: dict[str, pd.DataFrame], axis: str, label: str) -> Figure | 
     if not panels:
         return None
     with house_style():
-        figure = new_figure(COLUMN_WIDTH * max(1.0, 0.62 * len(panels)), 2.6)
+        figure = new_figure(COLUMN_WIDTH * max(1.0, 0.62 * len(panels)), 2.2)
         grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         handles: dict[str, Any] = {}
         for axes, (title, panel) in zip(grid, panels.items(), strict=True):
             for method in sorted(set(panel["method"]), key=lambda name: _rank({"method": name})):
                 line = panel[panel["method"] == method].sort_values(axis)
+                if line[axis].nunique() == 1:  # not swept
+                    continue
                 (drawn,) = axes.plot(line[axis], line["seconds"], **_line(method))
                 handles.setdefault(str(drawn.get_label()), drawn)
             ticks = sorted(set(panel[axis]))
@@ -100,9 +102,8 @@ def _figure(panels: dict[str, pd.DataFrame], axis: str, label: str) -> Figure | 
             axes.minorticks_off()
             axes.set_title(title)
             axes.set_xlabel(label)
-        grid[0].set_ylabel("pruning time, seconds (lower is better)")
-        columns = 2 if len(panels) == 1 else 4
-        figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=columns)
+        grid[0].set_ylabel("pruning time (s) ↓")
+        place_legend(figure, list(handles.values()))
     return figure
 
 
