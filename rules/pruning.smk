@@ -1,6 +1,11 @@
 # Pruning: one job per run, from calibration tokens to a checkpoint and a record of every layer.
 
 
+# A second or less of work: on a cluster, not worth a job.
+localrules:
+    run_config,
+
+
 rule run_config:
     output:
         f"{RUN}/config.yaml",

@@ -2,6 +2,13 @@
 PUBLISHED = workflow.source_path("../results/reference/published_perplexity.csv")
 
 
+localrules:
+    collect,
+    tables,
+    figures,
+    suite_report,
+
+
 rule collect:
     input:
         lambda wildcards: run_results(wildcards.suite),

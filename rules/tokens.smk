@@ -1,6 +1,11 @@
 # Token ids, drawn or cut once and replayed by every run that uses them.
 
 
+localrules:
+    calibration_config,
+    evaluation_config,
+
+
 rule calibration_config:
     output:
         f"{CALIBRATION}.yaml",

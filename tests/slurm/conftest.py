@@ -1,6 +1,7 @@
 """A real Slurm on this machine: munge, a controller and two nodes, on loopback."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,9 +88,10 @@ class Slurm:
         """States of the nodes, as sinfo has them."""
         return set(ask("sinfo", "--noheader", "--Node", "--format=%t").split())
 
-    def state(self, node: str) -> str:
-        """State of one node."""
-        return ask("sinfo", "--noheader", f"--nodes={node}", "--format=%t").strip()
+    def down(self, node: str) -> bool:
+        """Whether the controller has given a node up; sinfo may call such a one completing."""
+        state = re.search(r"State=(\S+)", ask("scontrol", "show", "node", node))
+        return state is not None and "DOWN" in state[1]
 
     def jobs(self, *options: str) -> list[list[str]]:
         """Id, state, node and comment of the jobs that have not ended."""
