@@ -23,7 +23,8 @@ $(READY): envs/lock.txt pyproject.toml
 	@touch $@
 
 demo: setup  ## run the demo suite and show its table, figures and report
-	@snakemake demo $(PROGRESS)
+	@snakemake demo $(PROGRESS) --config show=false
+	@python -m thanos.stages.show results/suites/demo
 
 check: setup  ## run the demo's small variant, into results/check
 	@snakemake demo $(PROGRESS) --config quick=true results=results/check

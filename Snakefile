@@ -38,7 +38,7 @@ rule ablations:
 
 
 onsuccess:
-    if ASKED:
+    if ASKED and SHOW:
         shell("python -m thanos.stages.show {ASKED:q}")
 
 

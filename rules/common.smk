@@ -4,6 +4,7 @@
 #   overrides="model=opt-125m method.damping=0.1"   in place of the suite's own values
 #   quick=true                                       the suite's small variant, for tests
 #   mirror=<folder>                                  in place of the hub; see rules/mirror.smk
+#   show=false                                       no table at the end
 #   results=<folder>  threads=<per job>  gpus=<per job, on a cluster>  keep_checkpoints=true
 import functools
 import json
@@ -27,12 +28,19 @@ from thanos.stages.planning import evaluation_memory_mb, expected_memory_mb
 from thanos.stages.gpu import name_locks
 from thanos.testbed.continuations import TESTBED_TASK
 
+
+def switch(option, default=False):
+    """Whether an option is on; the command line gives texts and booleans."""
+    return str(config.get(option, default)).lower() == "true"
+
+
 RESULTS = config.get("results", "results")
-QUICK = str(config.get("quick", "false")).lower() == "true"
+QUICK = switch("quick")
 OVERRIDES = shlex.split(str(config.get("overrides", "")))
 MIRROR = config.get("mirror")
 MIRRORED_SUITE = config.get("suite", "paper")
-KEEP_CHECKPOINTS = str(config.get("keep_checkpoints", "false")).lower() == "true"
+KEEP_CHECKPOINTS = switch("keep_checkpoints")
+SHOW = switch("show", default=True)
 THREADS = int(config.get("threads", 1))
 GPUS = int(config.get("gpus", 0))
 SNAKEMAKE_MB = 400  # of the two Snakemake processes inside a cluster's job
