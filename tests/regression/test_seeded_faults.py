@@ -1,5 +1,6 @@
 """Faults that would spoil the science without stopping it turn the comparison red."""
 
+import json
 from importlib import import_module
 from xml.etree import ElementTree
 
@@ -109,8 +110,11 @@ def test_a_seeded_fault_turns_it_red(regress, tmp_path, fault):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_tree_as_it_is_stays_green(regress, threads):
+@pytest.mark.parametrize("repetition", range(1, 6))
+def test_the_tree_as_it_is_stays_green(regress, tmp_path, repetition, threads):
     status, said = regress(threads=threads)
 
     assert status == 0, said
     assert " 0 failed" in said
+    records = [json.loads(file.read_text()) for file in tmp_path.glob("runs/*/*/*/pruning.json")]
+    assert {record["provenance"]["hardware"]["threads"] for record in records} == {threads}
