@@ -1,5 +1,6 @@
 """A real Slurm on this machine: munge, a controller and two nodes, on loopback."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -76,13 +78,15 @@ class Slurm:
         if CONFIGURATION.exists() and CONFIGURATION.read_text().startswith(MARK):
             CONFIGURATION.unlink()
 
-    def wait(self, condition, what: str, seconds: float = 60) -> None:
+    def wait(self, condition, what: str, seconds: float = 60):
+        """What the condition returns, once that is true."""
         end = time.monotonic() + seconds
-        while not condition():
+        while not (value := condition()):
             if time.monotonic() > end:
                 logs = [log.read_text()[-1500:] for log in self.folder.glob("*.out")]
                 pytest.fail(f"{what}: not within {seconds} s\n" + "\n".join(logs))
             time.sleep(0.2)
+        return value
 
     def states(self) -> set[str]:
         """States of the nodes, as sinfo has them."""
@@ -97,6 +101,31 @@ class Slurm:
         """Id, state, node and comment of the jobs that have not ended."""
         lines = ask("squeue", "--noheader", "--format=%i|%T|%N|%k", *options).splitlines()
         return [line.split("|") for line in lines]
+
+    def started(self, *options: str) -> str:
+        """Id of a job that starts from now on: one that runs already may be about to end."""
+        running = ("--state=RUNNING", *options)
+        before = {job[0] for job in self.jobs(*running)}
+        return self.wait(
+            lambda: [job[0] for job in self.jobs(*running) if job[0] not in before],
+            "a job that starts",
+            300,
+        )[0]
+
+    def ended(self, job: str) -> str:
+        """The state that a job ended in."""
+        return ask("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}").strip()
+
+    def lose(self, node: str) -> None:
+        """As when a machine loses power: neither slurmd nor any process of a job is left."""
+        self.daemons[node].kill()
+        jobs = {job[0] for job in self.jobs(f"--nodelist={node}")}
+        for process in psutil.process_iter(["cmdline"]):
+            step = re.match(r"slurmstepd: \[(\d+)\.", " ".join(process.info["cmdline"] or ()))
+            if step and step[1] in jobs:
+                for lost in [process, *process.children(recursive=True)]:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        lost.kill()
 
     def configuration(self) -> str:
         nodes = "\n".join(
@@ -135,6 +164,7 @@ CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherParams=OverMemoryKill
+JobAcctGatherFrequency=1
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """

@@ -70,12 +70,14 @@ def test_with_a_job_cancelled_and_a_node_lost_all_results_are_those_of_one_machi
     process = start("cluster", "slurm", "demo", *FAST, overrides=QUICK)
     results = process.folder / "results"
     slurm.wait(lambda: list(results.glob("runs/*/*/*/pruning.json")), "the first results", 900)
-    slurm.wait(lambda: slurm.jobs("--state=RUNNING"), "a running job", 300)
-    subprocess.run(["scancel", slurm.jobs("--state=RUNNING")[0][0]], check=True)
-    slurm.wait(lambda: slurm.jobs("--state=RUNNING", "--nodelist=node2"), "a job on node2", 300)
-    slurm.daemons["node2"].terminate()
+    cancelled = slurm.started()
+    subprocess.run(["scancel", cancelled], check=True)
+    lost = slurm.started("--nodelist=node2")
+    slurm.lose("node2")
     slurm.wait(lambda: slurm.down("node2"), "node2 is lost", 120)
-    finish(process)
+    log = finish(process)
+    assert (slurm.ended(cancelled), slurm.ended(lost)) == ("CANCELLED", "NODE_FAIL")
+    assert log.count("Trying to restart job") >= 2
     slurm.run("node2", ["slurmd", "-D", "-N", "node2"])
 
     expected = outcome(local.folder)
@@ -115,3 +117,18 @@ def test_killed_and_started_again_as_documented_nothing_finished_is_done_twice(
     assert {file: times(process.folder)[file] for file in written} == written
     assert len(outcome(process.folder)) == 3 + 4 + 4  # a dense run has no pruning.json
     verify(start, "cluster", TINY)
+
+
+def test_a_job_above_its_memory_limit_is_killed_and_gets_more(slurm: Slurm, start) -> None:
+    overrides = f"{QUICK} method=wanda pattern=2:4 evaluation.tasks=[]"
+    # Loading torch alone takes more than the first attempt's share, the third's is plenty.
+    little = ("--set-resources", "prune:mem_mb=400*attempt")
+    process = start("cluster", "slurm", "demo", *FAST, *little, overrides=overrides)
+    finish(process)
+
+    said = [
+        file.read_text()
+        for file in process.folder.glob(".snakemake/slurm_logs/rule_prune/**/*.log")
+    ]
+    assert any("exceeded memory limit" in text for text in said)
+    verify(start, "cluster", overrides)
