@@ -54,6 +54,10 @@ def test_a_model_folder_without_weights_or_tokenizer(command, model_folder, tmp_
     refused(command, r"stranger holds no weights")
 
 
+def test_tasks_for_a_tokenizer_without_a_token_before_or_after_texts(command):
+    refused(command, r"evaluation.tasks: .*bos_token or eos_token", "evaluation.tasks=[piqa]")
+
+
 def test_a_truncated_weight_file_is_named(command, model_folder):
     file = model_folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])

@@ -83,10 +83,12 @@ def zero_shot(
         data_folder: where relative `data_files` of local tasks are; by default `include_path`.
 
     Raises:
-        UserError: unknown task, missing or damaged data, no network and no mirror.
+        UserError: unknown task, missing or damaged data, no network and no mirror, no token that
+            can stand before a text.
     """
     if not tasks:
         raise UserError("evaluation.tasks: no task is named")
+    check_tokenizer(tokenizer)
     from lm_eval import __version__
     from lm_eval.evaluator import evaluate  # simple_evaluate would also probe git, pip and CUDA
     from lm_eval.models.huggingface import HFLM
@@ -104,6 +106,22 @@ def zero_shot(
     texts = tuple(result for result in results if isinstance(result, WordPerplexityResult))
     mean = math.fsum(result.accuracy for result in chosen) / len(chosen) if chosen else None
     return ZeroShotResult(chosen, mean, texts, batch_size, limit, __version__)
+
+
+def check_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Refuse a tokenizer without a token that the harness can set before a text.
+
+    The model's configuration is no way out: its class has default ids, whatever the vocabulary.
+
+    Raises:
+        UserError: it names neither the beginning nor the end of a text.
+    """
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        raise UserError(
+            "evaluation.tasks: zero-shot tasks need a token for the beginning or the end of a "
+            "text; name bos_token or eos_token in the model's tokenizer_config.json, or set "
+            "evaluation.tasks=[]"
+        )
 
 
 @dataclass(frozen=True)

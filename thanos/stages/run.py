@@ -56,6 +56,7 @@ def run(config: Config, folder: Path, work: Path) -> dict[str, Any]:
         work: a folder that outlives a run which is killed, for what need not be done again.
     """
     # Checking a configuration takes milliseconds; torch and transformers are imported after it.
+    from ..evaluation.zero_shot import check_tokenizer
     from ..models import copy_checkpoint
     from ..provenance import provenance
     from ..testbed.continuations import TESTBED_TASK
@@ -77,6 +78,8 @@ def run(config: Config, folder: Path, work: Path) -> dict[str, Any]:
     started = time.time()
     # Whatever can be missing is read before the work starts.
     tokenizer = open_tokenizer(config)
+    if config.evaluation.tasks:
+        check_tokenizer(tokenizer)
     corpora = cut_corpora(config)
     drawn = None if config.dense else draw_windows(config)
     metrics: dict[str, Any] = {}
