@@ -1,0 +1,76 @@
+"""Values of a configuration that its types do not rule out."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UserError
+from ..pruning.composition import compose as compose_method
+from ..pruning.errors import PruningError
+from ..pruning.patterns import parse_pattern
+from .schema import Config
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of models and methods; also part of paths
+QUANTIZATIONS = ("none", "int8", "int4")
+
+
+def checked(config: Config) -> Config:
+    """Canonical and validated values; what only a layer's shape can tell is checked later."""
+    if not config.model.name:
+        config.model.name = Path(config.model.path).name
+    for key, name in (("model.name", config.model.name), ("method.label", config.method.label)):
+        if name and not re.fullmatch(NAME, name):
+            raise UserError(f"{key} {name!r} must be made of letters, digits, '.', '_' and '-'")
+    if config.dense:
+        config.pattern, config.outlier_fraction = "dense", 0.0
+    else:
+        method = config.method
+        try:
+            pattern = parse_pattern(config.pattern)
+            compose_method(method.name, pattern, method.metric, method.scope, method.update)
+        except PruningError as error:
+            raise UserError(str(error)) from error
+        config.pattern = str(pattern)
+    config.method.label = config.method.label or config.method.name
+    for group, needs_file, path in (
+        ("calibration", config.calibration.source == "text", config.calibration.path),
+        ("evaluation", "text" in config.evaluation.corpora, config.evaluation.path),
+    ):
+        if needs_file and not path:
+            raise UserError(f"key '{group}.path' must be given: the text file to read")
+    positive = {
+        "model.context": config.model.context,
+        "calibration.windows": config.calibration.windows,
+        "calibration.batch_size": config.calibration.batch_size,
+        "evaluation.batch_size": config.evaluation.batch_size,
+        "evaluation.task_batch_size": config.evaluation.task_batch_size,
+        "evaluation.max_windows": config.evaluation.max_windows,
+        "evaluation.limit": config.evaluation.limit,
+        "method.block_size": config.method.block_size,
+        "memory_budget": config.memory_budget,
+    }
+    for key, value in positive.items():
+        if value is not None and value < 1:
+            raise UserError(f"{key} is {value}; it must be at least 1")
+    if not 0 <= config.outlier_fraction < 1:
+        raise UserError(f"outlier_fraction is {config.outlier_fraction:g}; it must be in [0, 1)")
+    for key, number in (
+        ("method.damping", config.method.damping),
+        ("method.refine_steps", config.method.refine_steps),
+        ("hidden_memory", config.hidden_memory),
+    ):
+        if number < 0:
+            raise UserError(f"{key} is {number:g}; it must not be negative")
+    _check_choice("precision", config.precision, ("float32", "float64"))
+    _check_choice("model.rare_experts", config.model.rare_experts, ("error", "magnitude"))
+    _check_choice("tracking.mode", config.tracking.mode, ("offline", "online", "disabled"))
+    _check_choice("evaluation.quantization", config.evaluation.quantization, QUANTIZATIONS)
+    _check_choice("method.outlier_score", config.method.outlier_score, ("exact", "separable"))
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
+        raise UserError(f"device is {config.device!r}; expected auto, cpu, cuda or cuda:N")
+    return config
+
+
+def _check_choice(key: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UserError(f"{key} is {value!r}; expected {', '.join(known)}")

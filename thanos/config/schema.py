@@ -1,0 +1,166 @@
+"""The typed schema of `conf/`, and what of a run's configuration determines which result."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+# A run is identified by everything but where it is computed, read from, written and logged.
+_NOT_IDENTITY = ("device", "hidden_memory", "memory_budget", "mirror", "output_dir", "tracking")
+
+
+@dataclass
+class ModelConfig:
+    """A Hugging Face folder or hub id, and how many tokens a window may have."""
+
+    path: str = MISSING
+    name: str = ""  # default: the last component of `path`
+    revision: str | None = None
+    context: int = 2048  # tokens; capped by what the model supports
+    trust_remote_code: bool = False
+    skip: list[str] = field(default_factory=list)  # layers left dense on purpose
+    rare_experts: str = "error"  # experts with fewer tokens than columns; or "magnitude"
+
+
+@dataclass
+class CalibrationConfig:
+    """Where the calibration windows come from and how many there are."""
+
+    name: str = MISSING
+    source: str = MISSING
+    path: str | None = None
+    windows: int = 128
+    batch_size: int = 16
+
+
+@dataclass
+class MethodConfig:
+    """A pruning method and its parameters; see `thanos.pruning.prune_weight`."""
+
+    name: str = MISSING
+    label: str = ""  # what tables call it; default: `name`
+    block_size: int | None = None
+    damping: float = 0.01
+    refine_steps: int = 0
+    metric: str | None = None
+    scope: str | None = None
+    update: str | None = None
+    outlier_score: str = "exact"
+
+
+@dataclass
+class EvaluationConfig:
+    """Corpora for perplexity, zero-shot tasks, and whether latencies are measured as well."""
+
+    name: str = MISSING
+    corpora: list[str] = field(default_factory=list)
+    path: str | None = None
+    max_windows: int | None = None
+    batch_size: int = 8
+    tasks: list[str] = field(default_factory=list)
+    limit: int | None = None  # items per zero-shot task
+    task_batch_size: int = 32
+    quantization: str = "none"  # of the linear layers' weights: none, int8 or int4
+    efficiency: bool = False  # latency beside the dense model; changes no other result
+
+
+@dataclass
+class TrackingConfig:
+    """Weights & Biases: offline, online or disabled."""
+
+    mode: str = "offline"
+    project: str = "thanos"
+
+
+@dataclass
+class Config:
+    """One run, resolved."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    pattern: str = "0.5"
+    outlier_fraction: float = 0.0
+    seed: int = 0
+    precision: str = "float32"
+    layer_errors: bool = True
+    device: str = "auto"
+    memory_budget: int | None = None  # bytes of temporaries per layer; default: from what is free
+    hidden_memory: float = 8.0  # GiB of hidden states in memory; more lie in mapped files
+    mirror: str | None = None  # folder that takes the hub's place, see thanos.stages.mirror
+    output_dir: str | None = None
+
+    @property
+    def dense(self) -> bool:
+        """Whether this is the unpruned reference."""
+        return self.method.name == "dense"
+
+    def identity(self) -> dict[str, Any]:
+        """What distinguishes this run from others; the dense run depends on no pruning option."""
+        values = {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_IDENTITY}
+        del values["evaluation"]["efficiency"]
+        if self.dense:
+            values = {k: values[k] for k in ("model", "evaluation", "pattern")}
+        return values
+
+    def as_reference(self) -> "Config":
+        """The dense run without the pruning options that it does not depend on."""
+        return Config(
+            model=self.model,
+            calibration=CalibrationConfig(name="none", source="none"),
+            method=MethodConfig(name="dense", label="dense"),
+            evaluation=self.evaluation,
+            tracking=self.tracking,
+            pattern=self.pattern,
+            device=self.device,
+            mirror=self.mirror,
+        )
+
+    def for_evaluation(self) -> "Config":
+        """The same run reduced to what determines its evaluation windows."""
+        kept = ("name", "corpora", "path", "max_windows")
+        chosen = {key: getattr(self.evaluation, key) for key in kept}
+        return Config(
+            model=self.model,
+            calibration=CalibrationConfig(name="none", source="none"),
+            method=MethodConfig(name="dense"),
+            evaluation=EvaluationConfig(**chosen),
+            mirror=self.mirror,
+        )
+
+    def evaluation_identity(self) -> dict[str, Any]:
+        """What determines the evaluation windows."""
+        reduced = dataclasses.asdict(self.for_evaluation())
+        return {"tokenizer": self._tokenizer(), "evaluation": reduced["evaluation"]}
+
+    def for_calibration(self) -> "Config":
+        """The same run reduced to what determines its calibration tokens."""
+        return Config(
+            model=self.model,
+            calibration=self.calibration,
+            method=MethodConfig(name="dense"),
+            evaluation=EvaluationConfig(name="none"),
+            seed=self.seed,
+            mirror=self.mirror,
+        )
+
+    def calibration_identity(self) -> dict[str, Any]:
+        """What determines the calibration tokens."""
+        calibration = dataclasses.asdict(self.calibration)
+        del calibration["batch_size"]
+        return {"tokenizer": self._tokenizer(), "calibration": calibration, "seed": self.seed}
+
+    def _tokenizer(self) -> dict[str, Any]:
+        keys = ("path", "revision", "context", "trust_remote_code")
+        return {key: getattr(self.model, key) for key in keys}
+
+
+def hash8(values: dict[str, Any]) -> str:
+    """Eight hexadecimal digits that identify nested values, whatever the order of the keys."""
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
