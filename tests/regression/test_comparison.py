@@ -9,7 +9,7 @@ import pytest
 from thanos.errors import UserError
 from thanos.regression.compare import compare
 from thanos.regression.golden import Golden, Tolerance, accepted, read_golden, write_golden
-from thanos.regression.measured import Cell, Measured
+from thanos.regression.measured import Cell, Measured, block_seconds
 from thanos.regression.render import to_junit, to_markdown, to_table
 
 GROUP = "doc-llama 2:4 *"
@@ -133,3 +133,26 @@ def test_a_malformed_golden_file_is_one_line(golden, tmp_path, change, message):
 def test_a_missing_golden_file_says_how_to_write_one(tmp_path):
     with pytest.raises(UserError, match="accept --config golden="):
         read_golden(tmp_path / "mine.json")
+
+
+def test_the_file_does_not_depend_on_the_order_of_the_runs(golden, tmp_path):
+    write_golden(tmp_path / "one.json", golden)
+    turned = dict(reversed(golden.values.items()))
+    write_golden(tmp_path / "other.json", replace(golden, values=turned))
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "other.json").read_bytes()
+
+
+def test_pruning_time_is_not_moved_by_a_delay_in_one_block():
+    def layers(*delays):
+        return [
+            {"layer": f"model.layers.{block}.{name}", "block": block, "seconds": seconds + delay}
+            for block, delay in enumerate(delays)
+            for name, seconds in (
+                ("attn.q", 1.0),
+                ("mlp.experts.0.up", 2.0),
+                ("mlp.experts.1.up", 4.0),
+            )
+        ]
+
+    assert block_seconds(layers(0.0, 0.0)) == block_seconds(layers(0.0, 9.0)) == 7.0
+    assert block_seconds(layers(0.5, 9.0)) == 8.5
