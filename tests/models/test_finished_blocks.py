@@ -1,5 +1,8 @@
+import contextlib
 import json
 import logging
+import multiprocessing
+import time
 
 import pytest
 import torch
@@ -140,3 +143,27 @@ def test_two_processes_do_not_share_a_work_folder(tmp_path):
         work_folder(tmp_path / "work"),
     ):
         pass
+
+
+@pytest.mark.parametrize("ending", ["finished", "failed"])
+def test_a_process_that_waits_works_in_it_when_the_other_has_ended(tmp_path, ending):
+    def first() -> None:
+        with contextlib.suppress(UserError), work_folder(tmp_path / "work") as folder:
+            (folder / "block-0000.json").write_text("{}")
+            (tmp_path / "started").touch()
+            time.sleep(0.5)
+            (tmp_path / "ended").touch()
+            if ending == "failed":
+                raise UserError("no such corpus")
+
+    process = multiprocessing.get_context("fork").Process(target=first)
+    process.start()
+    while not (tmp_path / "started").exists():
+        time.sleep(0.01)
+    with work_folder(tmp_path / "work", wait=True) as folder:
+        assert (tmp_path / "ended").exists()
+        assert (folder / "block-0000.json").exists() == (ending == "failed")
+        with pytest.raises(UserError, match="another process"), work_folder(tmp_path / "work"):
+            pass
+    process.join()
+    assert not (tmp_path / "work").exists()

@@ -13,6 +13,7 @@ import pytest
 from thanos.artifacts import read_json, verify_manifest
 from thanos.config import dumps, resolve
 from thanos.errors import UserError
+from thanos.models import work_folder
 
 FORK = multiprocessing.get_context("fork")
 
@@ -152,8 +153,8 @@ def test_doubled_jobs_of_one_run_do_not_damage_each_other(stages):
     twice = [stages.begin(*stages.prune()) for _ in range(3)]
     for process in twice:
         process.join()
-    # One works, the others are refused, or find its work done and do theirs after it.
-    assert 0 in [process.exitcode for process in twice]
+    # One works, the others wait and find its work done.
+    assert [process.exitcode for process in twice] == [0, 0, 0]
     verify_manifest(stages.checkpoint, "rule prune")
     record = read_json(stages.folder / "pruning.json", sealed=True)
     assert record["sparsity"] == 0.5
@@ -164,6 +165,25 @@ def test_doubled_jobs_of_one_run_do_not_damage_each_other(stages):
     assert read_json(stages.folder / "perplexity.json", sealed=True)["corpora"]
     leftovers = [path.name for path in stages.folder.iterdir() if path.name.startswith(".")]
     assert leftovers == []
+
+
+def test_a_job_that_waited_takes_what_was_finished_meanwhile(stages, tmp_path):
+    record = stages.folder / "pruning.json"
+    stages(*stages.prune())
+    made = [(path, path.rename(tmp_path / path.name)) for path in (stages.checkpoint, record)]
+    before = (tmp_path / "checkpoint").stat().st_ino
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "thanos.stages", *map(str, stages.prune())]
+    with work_folder(stages.folder / "checkpoint.partial"), log.open("w") as stream:
+        waiting = subprocess.Popen(command, stderr=stream)
+        while "waiting for it" not in log.read_text():
+            assert waiting.poll() is None, log.read_text()
+            time.sleep(0.05)
+        for path, aside in made:
+            aside.rename(path)
+    assert waiting.wait() == 0, log.read_text()
+    assert "another process has finished" in log.read_text()
+    assert stages.checkpoint.stat().st_ino == before
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
 """Pruned blocks on disk: what lets a run that was killed go on where it stopped."""
 
+import contextlib
 import fcntl
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -133,20 +135,17 @@ class FinishedBlocks:
 
 
 @contextmanager
-def work_folder(path: Path) -> Iterator[Path]:
+def work_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
     """A folder that is removed when all went well, and kept if there is something to go on from.
 
+    Args:
+        path: the folder, which one process at a time works in.
+        wait: for another process to end that works in it.
+
     Raises:
-        UserError: another process works in it.
+        UserError: another process works in it, and `wait` is false.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another process is working in {path}; wait for it or give another output"
-            ) from None
+    with _locked(path, wait):
         for leftover in path.glob(".*"):  # of a write that was cut short
             leftover.unlink()
         try:
@@ -156,6 +155,30 @@ def work_folder(path: Path) -> Iterator[Path]:
                 shutil.rmtree(path)
             raise
         shutil.rmtree(path)
+
+
+def _locked(path: Path, wait: bool) -> IO[str]:
+    """The folder's lock, held until it is closed; the system closes it however a process ends."""
+    while True:
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = (path / _LOCK).open("w")
+        except FileNotFoundError:  # its last holder has just removed the folder
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                lock.close()
+                raise UserError(
+                    f"another process is working in {path}; wait for it or give another output"
+                ) from None
+            logger.warning("another process is working in %s; waiting for it", path)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), (path / _LOCK).stat()):
+                return lock
+        lock.close()  # of a folder that is gone
 
 
 def _read_records(file: Path) -> list[LayerRecord]:

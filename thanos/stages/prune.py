@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..artifacts import write_json, write_manifest
+from ..artifacts import verify_manifest, write_json, write_manifest
 from ..config import Config, load
 from ..data.windows import tokens_hash
 from ..errors import UserError
@@ -225,7 +225,14 @@ def main() -> None:
     started = time.time()
     config = load(given.config)
     windows, drawn = read_windows(given.calibration)
-    with work_folder(given.checkpoint.with_name(f"{given.checkpoint.name}.partial")) as work:
+    partial = given.checkpoint.with_name(f"{given.checkpoint.name}.partial")
+    to_do = not given.record.exists()
+    # A job that its cluster gave up, with its node, may work on: its successor must not fail.
+    with work_folder(partial, wait=True) as work:
+        if to_do and given.record.exists() and given.checkpoint.exists():
+            verify_manifest(given.checkpoint, maker="rule prune")
+            logger.info("another process has finished %s meanwhile", given.checkpoint)
+            return
         checkpoint = work / "checkpoint"
         record = prune(config, windows, checkpoint, work)
         facts = {"calibration": drawn, "provenance": provenance(config, started)}
