@@ -118,14 +118,22 @@ class Slurm:
 
     def lose(self, node: str) -> None:
         """As when a machine loses power: neither slurmd nor any process of a job is left."""
+        self.wait(lambda: self.steps(node), "processes of a job")
         self.daemons[node].kill()
+        steps = self.steps(node)
+        for lost in [steps, *[step.children(recursive=True) for step in steps]]:
+            for process in lost:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+    def steps(self, node: str) -> list[psutil.Process]:
+        """The processes that watch over the jobs of a node."""
         jobs = {job[0] for job in self.jobs(f"--nodelist={node}")}
-        for process in psutil.process_iter(["cmdline"]):
-            step = re.match(r"slurmstepd: \[(\d+)\.", " ".join(process.info["cmdline"] or ()))
-            if step and step[1] in jobs:
-                for lost in [process, *process.children(recursive=True)]:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        lost.kill()
+        titles = (
+            (process, re.match(r"slurmstepd: \[(\d+)\.", " ".join(process.info["cmdline"] or ())))
+            for process in psutil.process_iter(["cmdline"])
+        )
+        return [process for process, title in titles if title and title[1] in jobs]
 
     def configuration(self) -> str:
         nodes = "\n".join(
