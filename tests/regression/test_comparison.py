@@ -145,7 +145,7 @@ def test_the_file_does_not_depend_on_the_order_of_the_runs(golden, tmp_path):
 def test_pruning_time_is_not_moved_by_a_delay_in_one_block():
     def layers(*delays):
         return [
-            {"layer": f"model.layers.{block}.{name}", "block": block, "seconds": seconds + delay}
+            {"layer": f"model.layers.{block}.{name}", "seconds": seconds + delay}
             for block, delay in enumerate(delays)
             for name, seconds in (
                 ("attn.q", 1.0),

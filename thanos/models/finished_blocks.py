@@ -1,12 +1,11 @@
 """Pruned blocks on disk: what lets a run that was killed go on where it stopped."""
 
-import contextlib
 import fcntl
 import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -175,7 +174,7 @@ def _locked(path: Path, wait: bool) -> IO[str]:
                 ) from None
             logger.warning("another process is working in %s; waiting for it", path)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock.fileno()), (path / _LOCK).stat()):
                 return lock
         lock.close()  # of a folder that is gone

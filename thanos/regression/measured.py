@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from thanos.errors import UserError
-from thanos.reporting.labels import DENSE
+from thanos.reporting.labels import DENSE, layer_type
 from thanos.reporting.run_files import RunFiles, read_run
 
 Value = float | str
@@ -109,7 +109,7 @@ def block_seconds(layers: Iterable[dict[str, Any]]) -> float:
     """
     fastest: dict[str, float] = {}
     for layer in layers:
-        kind = layer["layer"].replace(f".{layer['block']}.", ".*.", 1)
+        kind = layer_type(layer["layer"])
         fastest[kind] = min(layer["seconds"], fastest.get(kind, math.inf))
     return math.fsum(fastest.values())
 

@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from thanos.errors import UserError
-from thanos.reporting.labels import pattern_label
+from thanos.reporting.labels import layer_type, pattern_label
 from thanos.reporting.recovery import with_share_of_dense
 from thanos.reporting.run_files import RunFiles, read_run
 
@@ -61,7 +60,6 @@ LAYER_COLUMNS = (
     "seconds",
 )
 WINDOW_COLUMNS = ("run", "dataset", "window", "loss")
-_WITHIN_BLOCK = re.compile(r"^.*?\.\d+\.")  # model.layers.0.self_attn.q_proj: self_attn.q_proj
 _TEXT = {
     *("run", "model", "calibration", "method", "pattern", "metric", "dataset", "source"),
     *("evaluation", "quantization", "model_path", "calibration_source", "order"),
@@ -93,7 +91,7 @@ def collect_layers(run_folders: Iterable[Path | str]) -> pd.DataFrame:
         for layer in run.pruning.get("layers", ()):
             shape = layer["shape"]
             record = {key: layer.get(key) for key in LAYER_COLUMNS if key in layer}
-            kind = _WITHIN_BLOCK.sub("", layer["layer"], count=1)
+            kind = layer_type(layer["layer"])
             record |= {"layer_type": kind, "rows": shape[0], "columns": shape[1]}
             rows.append({**_identity(run), **record})
     return _frame(rows, LAYER_COLUMNS).sort_values(

@@ -25,6 +25,7 @@ _OPTION_TEXTS = {
 }
 VARIANT_COLUMNS = tuple(_OPTION_TEXTS)
 
+_TO_BLOCK = re.compile(r"^.*?\.\d+\.")
 _N_M = re.compile(r"(\d+):(\d+)")
 _FRACTION = re.compile(r"(?:(unstructured|structured)[:\-])?(\d*\.?\d+(?:e-?\d+)?)")
 
@@ -85,6 +86,11 @@ def pattern_label(text: str) -> PatternLabel:
         if 0 <= sparsity < 1:
             return PatternLabel(1 + (kind == "structured"), sparsity, 0, f"{kind}:{sparsity:.12g}")
     raise UserError(f"pattern {text!r}: expected dense, 0.5, unstructured:0.5, structured:0.3, 2:4")
+
+
+def layer_type(layer: str) -> str:
+    """A layer's name within its block: `self_attn.q_proj` of `model.layers.0.self_attn.q_proj`."""
+    return _TO_BLOCK.sub("", layer, count=1)
 
 
 def variant_options(row: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, str]:
