@@ -38,9 +38,9 @@ rule ablations:
 
 
 onsuccess:
-    if ASKED and SHOW:
+    if ASKED and switch("show", default=True):
         shell("python -m thanos.stages.show {ASKED:q}")
 
 
 onerror:
-    print("failed:", *failures(), sep="\n  ", file=sys.stderr)
+    print("failed:", *failures(RESULTS, STARTED), sep="\n  ", file=sys.stderr)

@@ -1,32 +1,37 @@
-# Helpers shared by all rules: suites, runs and their paths.
+# Options and paths that all rules share. What they ask is answered by thanos/workflow.
 #
 # Options, given as `--config key=value`:
 #   overrides="model=opt-125m method.damping=0.1"   in place of the suite's own values
 #   quick=true                                       the suite's small variant, for tests
 #   mirror=<folder>                                  in place of the hub; see rules/mirror.smk
+#   keep_checkpoints=false                           pruned models go when all have evaluated them
 #   show=false                                       no table at the end
-#   results=<folder>  threads=<per job>  gpus=<per job, on a cluster>  keep_checkpoints=true
-import functools
+#   results=<folder>  threads=<per job>  gpus=<per job, on a cluster>
+import contextlib
 import json
 import shlex
 import sys
 import time
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
 sys.path.insert(0, workflow.basedir)  # the project itself, whatever is installed
 
-from thanos import config as thanos_config
-from thanos import suites
+from thanos import layout
+from thanos.identity.fingerprints import items_fingerprint, stage_fingerprint
+from thanos.identity.specs import ID
+from thanos.workflow import resources
 from thanos.errors import UserError
-from thanos.provenance import source_hash
-from thanos.stages.mirror import wanted
-from thanos.stages.planning import evaluation_memory_mb, expected_memory_mb
-from thanos.stages.gpu import name_locks
 from thanos.testbed.continuations import TESTBED_TASK
+from thanos.workflow.catalog import Catalog
+from thanos.workflow.failures import failures
+from thanos.workflow.folders import older_layout, without_braces
+from thanos.workflow.gpus import name_locks, visible_gpus
+from thanos.workflow.hub import wanted
+from thanos.workflow.suites import suite_names
+from thanos.workflow.warm import start_warm_process
 
 
 def switch(option, default=False):
@@ -34,138 +39,120 @@ def switch(option, default=False):
     return str(config.get(option, default)).lower() == "true"
 
 
-RESULTS = config.get("results", "results")
+RESULTS = without_braces(Path(config.get("results", "results")))
 QUICK = switch("quick")
-OVERRIDES = shlex.split(str(config.get("overrides", "")))
 MIRROR = config.get("mirror")
-MIRRORED_SUITE = config.get("suite", "paper")
-KEEP_CHECKPOINTS = switch("keep_checkpoints")
-SHOW = switch("show", default=True)
+OVERRIDES = shlex.split(str(config.get("overrides", "")))
+COMPOSED = OVERRIDES if MIRROR is None else [*OVERRIDES, f"mirror={MIRROR}"]
+CHOSEN = config.get("suite", "demo")  # of the targets that look at one
 THREADS = int(config.get("threads", 1))
 GPUS = int(config.get("gpus", 0))
 SNAKEMAKE_MB = 400  # of the two Snakemake processes inside a cluster's job
 
-SUITES = suites.suite_names()
-LOADED = []
+CATALOG = Catalog(COMPOSED, QUICK)
+SUITES = suite_names()
+SUFFIX = "-quick" if QUICK else ""
 ASKED = []  # folders of the suites that are to be made
 STARTED = time.time()
-SUFFIX = "-quick" if QUICK else ""
-RUN = f"{RESULTS}/runs/{{model}}/{{pattern}}/{{run}}"
-CALIBRATION = f"{RESULTS}/calibration/{{calibration}}"
-WINDOWS = f"{RESULTS}/evaluation/{{evaluation}}"
-SUITE = f"{RESULTS}/suites/{{suite}}"
-ITEMS = f"{RESULTS}/testbed/continuations"
-IDENTIFIER = rf"{thanos_config.NAME}-[0-9a-f]{{8}}"
+
+CALIBRATION = f"{RESULTS}/{layout.CALIBRATION}/{{calibration}}"
+WINDOWS = f"{RESULTS}/{layout.WINDOWS}/{{windows}}"
+PRUNED = f"{RESULTS}/{layout.PRUNED}/{{pruned}}"
+EVALUATION = f"{RESULTS}/{layout.EVALUATIONS}/{{evaluation}}"
+LATENCY = f"{RESULTS}/{layout.LATENCIES}/{{latency}}"
+ITEMS = f"{RESULTS}/{layout.CONTINUATIONS}"
+SUITE = f"{RESULTS}/{layout.SUITES}/{{suite}}"
 
 # On one machine every job takes a GPU of its own, where there are any.
 name_locks()
 
-# Rules call `python`: in a conda environment its own, otherwise the one that runs Snakemake.
-if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
-    shell.prefix(
-        f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
-    )
+# Jobs run this very source, and `python`: in a conda environment its own, otherwise the one that
+# runs Snakemake.
+_source = (
+    f"export PYTHONPATH={shlex.quote(workflow.basedir)}${{PYTHONPATH:+:$PYTHONPATH}}; "
+)
+_python = f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
+if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+    _python = ""
+shell.prefix(
+    f"set -euo pipefail; {_source}{_python}".replace("{", "{{").replace("}", "}}")
+)
+
+if workflow.is_main_process:
+    for _folder in older_layout(RESULTS):
+        print(
+            f"{_folder} is of an older layout and not used; delete it", file=sys.stderr
+        )
 
 
 wildcard_constraints:
-    model=thanos_config.NAME,
-    pattern=r"dense|unstructured-[0-9.]+|structured-[0-9.]+|[0-9]+-[0-9]+",
-    run=IDENTIFIER,
-    calibration=IDENTIFIER,
-    evaluation=IDENTIFIER,
+    calibration=ID,
+    windows=ID,
+    pruned=ID,
+    evaluation=ID,
+    latency=ID,
     suite="|".join(name + SUFFIX for name in SUITES),
 
 
-@functools.cache
-def load_suite(name):
+@contextlib.contextmanager
+def told():
+    """Say what is wrong in Snakemake's own way: in one line."""
+    try:
+        yield
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def thing(kind, name):
+    """What lies in a folder: its spec, its place, its fingerprint."""
+    with told():
+        return CATALOG.thing(kind, name)
+
+
+def suite(name):
     """The suite of a target or of a folder under results/suites."""
-    try:
-        places = [] if MIRROR is None else [f"mirror={MIRROR}"]
-        loaded = suites.load_suite(
-            name.removesuffix(SUFFIX), [*OVERRIDES, *places], QUICK
-        )
-        LOADED.append(name)
-        return loaded
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
+    with told():
+        return CATALOG.suite(name.removesuffix(SUFFIX))
 
 
-@functools.cache
-def find_run(folder, attribute="identifier"):
-    """A run by its folder, or by the folder of the tokens it uses, from whichever suite has it."""
-    for name in [*LOADED, *SUITES]:
-        try:
-            runs = load_suite(name).runs
-        except WorkflowError:  # overrides need not fit a suite that was not asked for
-            continue
-        for run in runs:
-            if getattr(run, attribute) == folder:
-                return run
-    raise WorkflowError(
-        f"no suite has {attribute} {folder}; was the configuration changed?"
+def of(kind, wildcard):
+    """Parameters of the rule that makes a kind of thing.
+
+    The spec is in the folder's name; with the place it goes with the command alone: a function of
+    the output is no reason for Snakemake to make anything again. A fingerprint is one.
+    """
+
+    def found(wildcards):
+        return thing(kind, wildcards[wildcard])
+
+    return {
+        "fingerprint": lambda wildcards: found(wildcards).fingerprint.parameters(),
+        "spec": lambda wildcards, output: json.dumps(found(wildcards).spec.to_json()),
+        "place": lambda wildcards, output: json.dumps(found(wildcards).place.to_json()),
+    }
+
+
+def code(stage):
+    """The source of a stage that reads results alone, as a parameter."""
+    return lambda wildcards: stage_fingerprint(stage).parameters()
+
+
+def memory(needed, kind, wildcard):
+    """MiB that a job takes by the memory plan of its model; more with every attempt."""
+
+    def megabytes(wildcards, attempt):
+        found = thing(kind, wildcards[wildcard])
+        with told():
+            return attempt * (SNAKEMAKE_MB + needed(found.spec, found.place))
+
+    return megabytes
+
+
+def gpus(kind, wildcard):
+    """GPUs that a job asks a cluster for; on one machine see `thanos.device`."""
+    return lambda wildcards: (
+        0 if thing(kind, wildcards[wildcard]).place.device == "cpu" else GPUS
     )
-
-
-def run_of(wildcards):
-    return find_run(f"{wildcards.model}/{wildcards.pattern}/{wildcards.run}")
-
-
-def checkpoint_of(wildcards):
-    """The pruned checkpoint; nothing for a dense run, which evaluates the model itself."""
-    return (
-        []
-        if run_of(wildcards).config.dense
-        else f"{RUN}/checkpoint".format(**wildcards)
-    )
-
-
-def windows_of(wildcards):
-    run = run_of(wildcards)
-    return f"{RESULTS}/evaluation/{run.evaluation}" if run.evaluation else []
-
-
-def continuations_of(wildcards):
-    return ITEMS if TESTBED_TASK in run_of(wildcards).config.evaluation.tasks else []
-
-
-def evaluation_options(_, input):
-    """The options of the inputs that this run has."""
-    given = {"checkpoint": "checkpoint", "windows": "windows", "continuations": "items"}
-    return " ".join(
-        f"--{option} {shlex.quote(input[name])}"
-        for name, option in given.items()
-        if input[name]
-    )
-
-
-def pruning_memory(wildcards, attempt):
-    """MiB that a pruning job takes by its memory plan; a guess for a model not downloaded yet."""
-    try:
-        planned = expected_memory_mb(run_of(wildcards).config) or 16000
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
-    return attempt * (SNAKEMAKE_MB + planned)
-
-
-def evaluation_memory(wildcards, attempt):
-    """MiB that evaluating takes: tasks load the whole model, perplexity goes by blocks."""
-    planned = evaluation_memory_mb(run_of(wildcards).config) or 16000
-    return attempt * (SNAKEMAKE_MB + planned)
-
-
-def gpus_of(wildcards):
-    """GPUs that a job asks a cluster for; on one machine see `thanos.stages.device`."""
-    return 0 if run_of(wildcards).config.device == "cpu" else GPUS
-
-
-def source_of(tokens):
-    """The source's hash where the tokens are the regression suite's: today's source must make it."""
-    return source_hash() if (tokens or "").startswith("regression-") else ""
-
-
-def wanted_from_hub(suite):
-    """What `snakemake mirror` fetches for a suite."""
-    return wanted(run.config for run in load_suite(suite).runs)
 
 
 def all_cores(_):
@@ -177,63 +164,59 @@ def all_cores(_):
     return cores if cores and workflow.local_exec else THREADS
 
 
-def efficiency_memory(wildcards, attempt):
-    """MiB of the dense and the pruned model side by side; a guess for one not downloaded yet."""
-    planned = evaluation_memory_mb(run_of(wildcards).config, models=2) or 32000
-    return attempt * (SNAKEMAKE_MB + planned)
+def calibration_of(wildcards):
+    tokens = thing(layout.PRUNED, wildcards.pruned).spec.calibration
+    return f"{RESULTS}/{layout.CALIBRATION}/{tokens.id}" if tokens else []
 
 
-def as_json(resolved):
-    """A resolved configuration as a parameter: the same text in every suite that has the run."""
-    return json.dumps(yaml.safe_load(thanos_config.dumps(resolved)), sort_keys=True)
+def checkpoint_of(wildcards):
+    """The pruned checkpoint; nothing for a dense model, which is evaluated itself."""
+    pruning = thing(layout.EVALUATIONS, wildcards.evaluation).spec.pruning
+    return (
+        f"{RESULTS}/{layout.PRUNED}/{pruning.id}/{layout.CHECKPOINT}" if pruning else []
+    )
 
 
-def run_folders(suite):
-    return [f"{RESULTS}/runs/{run.identifier}" for run in load_suite(suite).runs]
+def windows_of(wildcards):
+    windows = thing(layout.EVALUATIONS, wildcards.evaluation).spec.windows
+    return [f"{RESULTS}/{layout.WINDOWS}/{cut.id}" for cut in windows]
 
 
-def tokens_of_suite(name):
-    """Folders of the token ids and items that the runs of a suite use."""
-    runs = load_suite(name).runs
-    folders = {f"calibration/{run.calibration}" for run in runs if run.calibration}
-    folders |= {f"evaluation/{run.evaluation}" for run in runs if run.evaluation}
-    items = any(TESTBED_TASK in run.config.evaluation.tasks for run in runs)
-    return [f"{RESULTS}/{folder}" for folder in sorted(folders)] + [ITEMS] * items
+def continuations_of(wildcards):
+    tasks = thing(layout.EVALUATIONS, wildcards.evaluation).spec.tasks
+    return ITEMS if TESTBED_TASK in tasks else []
 
 
-def failures():
-    """The last line of every log of a job that failed since the workflow started."""
-    for log in sorted(Path(RESULTS).glob("**/*logs/*.log")):
-        lines = log.read_text(errors="replace").splitlines() or ["(empty log)"]
-        failed = lines[-1].startswith("error:") or any(
-            "Traceback" in line for line in lines
+def timed_checkpoint_of(wildcards):
+    pruning = thing(layout.LATENCIES, wildcards.latency).spec.pruning
+    return f"{RESULTS}/{layout.PRUNED}/{pruning.id}/{layout.CHECKPOINT}"
+
+
+def run_results(name):
+    """Every file that the runs of a suite leave, and the list of them."""
+    files = [f"{RESULTS}/{layout.SUITES}/{name}/{layout.RUNS}"]
+    for run in suite(name).runs:
+        files.append(
+            f"{RESULTS}/{layout.EVALUATIONS}/{run.evaluation.id}/{layout.EVALUATION}"
         )
-        if failed and log.stat().st_mtime >= STARTED:
-            yield f"{log}: {lines[-1]}"
-
-
-def run_results(suite):
-    """Every file that the runs of a suite leave."""
-    files = []
-    for run in load_suite(suite).runs:
-        names = ["config.yaml", "perplexity.json", "zero_shot.json", "size.json"]
-        names += [] if run.config.dense else ["pruning.json"]
-        if run.config.evaluation.efficiency and not run.config.dense:
-            names.append("efficiency.json")
-        files += [f"{RESULTS}/runs/{run.identifier}/{name}" for name in names]
-    return files
+        if run.pruning is not None:
+            files.append(f"{RESULTS}/{layout.PRUNED}/{run.pruning.id}/{layout.RECORD}")
+        if run.latency is not None:
+            files.append(
+                f"{RESULTS}/{layout.LATENCIES}/{run.latency.id}/{layout.LATENCY}"
+            )
+    return list(dict.fromkeys(files))
 
 
 def suite_products(name):
     """What a suite's target asks for; a function, so that only suites asked for are composed."""
 
     def products(_):
-        folder = f"{RESULTS}/suites/{name}{SUFFIX}"
-        ASKED.append(folder)
-        names = ("results.csv", "tables", "figures", "report.html")
-        made = [f"{folder}/{made}" for made in names]
-        if load_suite(name).runs[0].config.tracking.mode != "disabled":
-            made.append(f"{folder}/tracking.json")
-        return made
+        folder = RESULTS / layout.SUITES / f"{name}{SUFFIX}"
+        ASKED.append(str(folder))
+        names = ["results.csv", "tables", "figures", "report.html"]
+        if suite(name).runs[0].tracking.mode != "disabled":
+            names.append("tracking.json")
+        return [str(folder / made) for made in names]
 
     return products

@@ -1,52 +1,51 @@
 # Evaluation of the pruned, or of the dense, model: perplexity, zero-shot accuracy, size; latency.
 
 
+# What is measured lies in a file of its own as soon as it is known, whatever becomes of the rest.
 rule evaluate:
     input:
-        config=f"{RUN}/config.yaml",
         checkpoint=checkpoint_of,
         windows=windows_of,
         continuations=continuations_of,
     output:
-        perplexity=f"{RUN}/perplexity.json",
-        zero_shot=f"{RUN}/zero_shot.json",
-        size=f"{RUN}/size.json",
+        f"{EVALUATION}/{layout.EVALUATION}",
     log:
-        f"{RUN}/logs/evaluate.log",
+        f"{EVALUATION}/logs/evaluate.log",
     benchmark:
-        f"{RUN}/logs/evaluate.tsv"
+        f"{EVALUATION}/logs/evaluate.tsv"
     conda:
         "../envs/thanos.yaml"
     threads: THREADS
     resources:
-        mem_mb=evaluation_memory,
+        mem_mb=memory(resources.evaluation_mb, layout.EVALUATIONS, "evaluation"),
         runtime=lambda wildcards, attempt: 240 * attempt,
-        gpu=gpus_of,
+        gpu=gpus(layout.EVALUATIONS, "evaluation"),
     params:
-        options=evaluation_options,
-        source=lambda wildcards: source_of(run_of(wildcards).evaluation),
+        **of(layout.EVALUATIONS, "evaluation"),
+        parts=lambda wildcards, output: str(RESULTS / layout.MEASUREMENTS),
     shell:
-        "python -m thanos.stages evaluate {input.config:q} {params.options}"
-        " --perplexity {output.perplexity:q} --zero-shot {output.zero_shot:q}"
-        " --size {output.size:q} > {log:q} 2>&1"
+        "python -m thanos.stages evaluate {params.spec:q} --place {params.place:q}"
+        " --checkpoint {input.checkpoint:q} --windows {input.windows:q} --items {input.continuations:q}"
+        " --parts {params.parts:q} --output {output:q} > {log:q} 2>&1"
 
 
 # Only for runs whose suite asks with `evaluation.efficiency: true`.
 rule efficiency:
     input:
-        config=f"{RUN}/config.yaml",
-        checkpoint=f"{RUN}/checkpoint",
+        checkpoint=timed_checkpoint_of,
     output:
-        f"{RUN}/efficiency.json",
+        f"{LATENCY}/{layout.LATENCY}",
     log:
-        f"{RUN}/logs/efficiency.log",
+        f"{LATENCY}/logs/efficiency.log",
     benchmark:
-        f"{RUN}/logs/efficiency.tsv"
+        f"{LATENCY}/logs/efficiency.tsv"
     conda:
         "../envs/thanos.yaml"
     threads: all_cores
     resources:
-        mem_mb=efficiency_memory,
+        mem_mb=memory(resources.latency_mb, layout.LATENCIES, "latency"),
+    params:
+        **of(layout.LATENCIES, "latency"),
     shell:
-        "python -m thanos.stages.efficiency {input.config:q} --checkpoint {input.checkpoint:q}"
-        " --output {output:q} > {log:q} 2>&1"
+        "python -m thanos.stages efficiency {params.spec:q} --place {params.place:q}"
+        " --checkpoint {input.checkpoint:q} --output {output:q} > {log:q} 2>&1"

@@ -1,21 +1,36 @@
-# Integrity: `snakemake verify --config suite=demo` hashes all results of a finished suite anew.
-VERIFIED = config.get("suite", "demo") + SUFFIX
+# Integrity: `snakemake verify --config suite=demo` says of every result of a suite whether it is
+# current, stale, damaged or missing, and what in the results folder no suite asks for;
+# `snakemake clean_orphans` removes that, after listing it.
 
 
 localrules:
     verify,
+    clean_orphans,
 
 
 # No inputs: what is missing shall be listed, not made.
 rule verify:
     log:
-        f"{RESULTS}/suites/{VERIFIED}/logs/verify.log",
+        f"{RESULTS}/{layout.SUITES}/{CHOSEN}{SUFFIX}/logs/verify.log",
     conda:
         "../envs/thanos.yaml"
     params:
-        suite=f"{RESULTS}/suites/{VERIFIED}",
-        runs=lambda _: run_folders(VERIFIED),
-        tokens=lambda _: tokens_of_suite(VERIFIED),
+        suite=CHOSEN,
+        results=str(RESULTS),
+        quick="--quick" if QUICK else "",
+        overrides=COMPOSED,
+        clean="",
     shell:
-        "python -m thanos.stages.verify {params.suite:q} --runs {params.runs:q}"
-        " --tokens {params.tokens:q} 2>&1 | tee {log:q}"
+        "python -m thanos.stages.verify {params.suite} --results {params.results:q}"
+        " {params.quick} {params.clean} --overrides {params.overrides:q} 2>&1 | tee {log:q}"
+
+
+use rule verify as clean_orphans with:
+    log:
+        f"{RESULTS}/{layout.SUITES}/{CHOSEN}{SUFFIX}/logs/clean_orphans.log",
+    params:
+        suite=CHOSEN,
+        results=str(RESULTS),
+        quick="--quick" if QUICK else "",
+        overrides=COMPOSED,
+        clean="--remove-orphans",

@@ -2,7 +2,7 @@
 # makes them the golden values. `--config golden=<file>` takes another file, of your own model say.
 REFERENCE = "results/reference/golden.json"
 GOLDEN = config.get("golden", f"{workflow.basedir}/{REFERENCE}")
-REGRESSION = f"{RESULTS}/suites/regression{SUFFIX}"
+REGRESSION = f"{RESULTS}/{layout.SUITES}/regression{SUFFIX}"
 
 
 localrules:
@@ -13,7 +13,8 @@ localrules:
 # No output: it compares each time that it is asked to, and its reports stay when it fails.
 rule regress:
     input:
-        runs=lambda _: run_results("regression"),
+        lambda _: run_results(f"regression{SUFFIX}"),
+        runs=f"{REGRESSION}/{layout.RUNS}",
     log:
         table=f"{REGRESSION}/regression.txt",
         markdown=f"{REGRESSION}/regression.md",
@@ -21,24 +22,23 @@ rule regress:
     conda:
         "../envs/thanos.yaml"
     params:
-        golden=GOLDEN,
-        runs=lambda _: run_folders("regression"),
+        golden=str(GOLDEN),
     shell:
-        "python -m thanos.stages.regress {params.runs:q} --golden {params.golden:q}"
+        "python -m thanos.stages.regress {input.runs:q} --golden {params.golden:q}"
         " --markdown {log.markdown:q} --junit {log.junit:q} 2>&1 | tee {log.table:q}"
 
 
 rule accept:
     input:
-        runs=lambda _: run_results("regression"),
+        lambda _: run_results(f"regression{SUFFIX}"),
+        runs=f"{REGRESSION}/{layout.RUNS}",
     log:
         f"{REGRESSION}/accept.txt",
     conda:
         "../envs/thanos.yaml"
     params:
-        golden=GOLDEN,
+        golden=str(GOLDEN),
         template=f"{workflow.basedir}/{REFERENCE}",
-        runs=lambda _: run_folders("regression"),
     shell:
-        "python -m thanos.stages.accept {params.runs:q} --golden {params.golden:q}"
+        "python -m thanos.stages.accept {input.runs:q} --golden {params.golden:q}"
         " --template {params.template:q} 2>&1 | tee {log:q}"

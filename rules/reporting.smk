@@ -3,19 +3,43 @@ PUBLISHED = workflow.source_path("../results/reference/published_perplexity.csv"
 
 
 localrules:
+    list_runs,
     collect,
     tables,
     figures,
     suite_report,
 
 
+# First, so that what a suite needs is known to be nobody's orphan.
+rule list_runs:
+    output:
+        f"{SUITE}/{layout.RUNS}",
+    log:
+        f"{SUITE}/logs/list_runs.log",
+    benchmark:
+        f"{SUITE}/logs/list_runs.tsv"
+    priority: 100
+    conda:
+        "../envs/thanos.yaml"
+    params:
+        runs=lambda wildcards: CATALOG.digest(wildcards.suite.removesuffix(SUFFIX)),
+        name=lambda wildcards, output: wildcards.suite.removesuffix(SUFFIX),
+        quick=lambda wildcards, output: "--quick" if QUICK else "",
+        overrides=lambda wildcards, output: COMPOSED,
+    shell:
+        "python -m thanos.stages.list_runs {params.name} {params.quick}"
+        " --overrides {params.overrides:q} --output {output:q} > {log:q} 2>&1"
+
+
 rule collect:
     input:
         lambda wildcards: run_results(wildcards.suite),
+        runs=f"{SUITE}/{layout.RUNS}",
     output:
         results=f"{SUITE}/results.csv",
         layers=f"{SUITE}/layers.csv",
         windows=f"{SUITE}/windows.csv",
+        origin=f"{SUITE}/origin.json",
     log:
         f"{SUITE}/logs/collect.log",
     benchmark:
@@ -23,14 +47,16 @@ rule collect:
     conda:
         "../envs/thanos.yaml"
     params:
-        runs=lambda wildcards: run_folders(wildcards.suite),
+        source=code("collect"),
     shell:
-        "python -m thanos.stages.collect --output {output.results:q} --layers {output.layers:q}"
-        " --windows {output.windows:q} {params.runs:q} > {log:q} 2>&1"
+        "python -m thanos.stages.collect {input.runs:q} --output {output.results:q}"
+        " --layers {output.layers:q} --windows {output.windows:q} --origin {output.origin:q}"
+        " > {log:q} 2>&1"
 
 
 rule tables:
     input:
+        runs=f"{SUITE}/{layout.RUNS}",
         results=f"{SUITE}/results.csv",
         layers=f"{SUITE}/layers.csv",
         windows=f"{SUITE}/windows.csv",
@@ -49,16 +75,16 @@ rule tables:
     conda:
         "../envs/thanos.yaml"
     params:
-        axes=lambda wildcards: list(load_suite(wildcards.suite).axes),
-        title=lambda wildcards: load_suite(wildcards.suite).title,
+        source=code("tabulate"),
     shell:
-        "python -m thanos.stages.tabulate {input.results:q} --layers {input.layers:q}"
-        " --windows {input.windows:q} --published {input.published:q}"
-        " --axes {params.axes:q} --title {params.title:q} --output {output:q} > {log:q} 2>&1"
+        "python -m thanos.stages.tabulate {input.results:q} --runs {input.runs:q}"
+        " --layers {input.layers:q} --windows {input.windows:q} --published {input.published:q}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
 rule figures:
     input:
+        runs=f"{SUITE}/{layout.RUNS}",
         results=f"{SUITE}/results.csv",
         layers=f"{SUITE}/layers.csv",
     output:
@@ -75,16 +101,17 @@ rule figures:
     conda:
         "../envs/thanos.yaml"
     params:
-        axes=lambda wildcards: list(load_suite(wildcards.suite).axes),
+        source=code("plot"),
     shell:
-        "python -m thanos.stages.plot {input.results:q} --layers {input.layers:q}"
-        " --axes {params.axes:q} --output {output:q} > {log:q} 2>&1"
+        "python -m thanos.stages.plot {input.results:q} --runs {input.runs:q}"
+        " --layers {input.layers:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule suite_report:
     input:
-        runs=lambda wildcards: run_results(wildcards.suite),
+        runs=f"{SUITE}/{layout.RUNS}",
         results=f"{SUITE}/results.csv",
+        origin=f"{SUITE}/origin.json",
         tables=f"{SUITE}/tables",
         figures=f"{SUITE}/figures",
     output:
@@ -96,8 +123,7 @@ rule suite_report:
     conda:
         "../envs/thanos.yaml"
     params:
-        runs=lambda wildcards: run_folders(wildcards.suite),
-        title=lambda wildcards: load_suite(wildcards.suite).title,
+        source=code("report"),
     shell:
-        "python -m thanos.stages.report --suite $(dirname {output:q}) --title {params.title:q}"
-        " --output {output:q} {params.runs:q} > {log:q} 2>&1"
+        'python -m thanos.stages.report --suite "$(dirname {output:q})" --origin {input.origin:q}'
+        " --output {output:q} > {log:q} 2>&1"

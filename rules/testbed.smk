@@ -10,6 +10,8 @@ rule continuations:
         f"{ITEMS}-logs/continuations.tsv"
     conda:
         "../envs/thanos.yaml"
+    params:
+        source=lambda wildcards: items_fingerprint().parameters(),
     shell:
         "python -m thanos.stages.continuations --output {output:q} > {log:q} 2>&1"
 
@@ -27,6 +29,8 @@ rule testbed_model:
     conda:
         "../envs/thanos.yaml"
     threads: THREADS
+    params:
+        source=code("train_testbed"),
     shell:
         "python -m thanos.stages.train_testbed {wildcards.testbed_model} --output {output:q}"
         " > {log:q} 2>&1"

@@ -25,6 +25,7 @@ rule timing:
         "../envs/thanos.yaml"
     threads: all_cores
     params:
+        source=code("timing"),
         overrides=OVERRIDES,
     shell:
         "python -m thanos.stages.timing {input.suite:q} {params.overrides:q}"

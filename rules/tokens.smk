@@ -1,32 +1,7 @@
-# Token ids, drawn or cut once and replayed by every run that uses them.
-
-
-localrules:
-    calibration_config,
-    evaluation_config,
-
-
-rule calibration_config:
-    output:
-        f"{CALIBRATION}.yaml",
-    log:
-        f"{CALIBRATION}-logs/config.log",
-    benchmark:
-        f"{CALIBRATION}-logs/config.tsv"
-    conda:
-        "../envs/thanos.yaml"
-    params:
-        config=lambda wildcards: as_json(
-            find_run(wildcards.calibration, "calibration").config.for_calibration()
-        ),
-    shell:
-        "python -m thanos.stages configure --resolved {params.config:q} --output {output:q}"
-        " > {log:q} 2>&1"
+# Token ids, drawn or cut once and replayed by all that use them.
 
 
 rule calibration:
-    input:
-        f"{CALIBRATION}.yaml",
     output:
         directory(CALIBRATION),
     log:
@@ -36,27 +11,13 @@ rule calibration:
     conda:
         "../envs/thanos.yaml"
     params:
-        source=lambda wildcards: source_of(wildcards.calibration),
+        **of(layout.CALIBRATION, "calibration"),
     shell:
-        "python -m thanos.stages calibrate {input:q} --output {output:q} > {log:q} 2>&1"
-
-
-use rule calibration_config as evaluation_config with:
-    output:
-        f"{WINDOWS}.yaml",
-    log:
-        f"{WINDOWS}-logs/config.log",
-    benchmark:
-        f"{WINDOWS}-logs/config.tsv"
-    params:
-        config=lambda wildcards: as_json(
-            find_run(wildcards.evaluation, "evaluation").config.for_evaluation()
-        ),
+        "python -m thanos.stages calibrate {params.spec:q} --place {params.place:q}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
 rule evaluation_windows:
-    input:
-        f"{WINDOWS}.yaml",
     output:
         directory(WINDOWS),
     log:
@@ -66,6 +27,7 @@ rule evaluation_windows:
     conda:
         "../envs/thanos.yaml"
     params:
-        source=lambda wildcards: source_of(wildcards.evaluation),
+        **of(layout.WINDOWS, "windows"),
     shell:
-        "python -m thanos.stages.corpora {input:q} --output {output:q} > {log:q} 2>&1"
+        "python -m thanos.stages corpora {params.spec:q} --place {params.place:q}"
+        " --output {output:q} > {log:q} 2>&1"

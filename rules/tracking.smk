@@ -8,7 +8,7 @@ localrules:
 
 rule track:
     input:
-        runs=lambda wildcards: run_results(wildcards.suite),
+        runs=f"{SUITE}/{layout.RUNS}",
         results=f"{SUITE}/results.csv",
         tables=f"{SUITE}/tables",
         figures=f"{SUITE}/figures",
@@ -22,13 +22,10 @@ rule track:
     conda:
         "../envs/thanos.yaml"
     params:
-        runs=lambda wildcards: run_folders(wildcards.suite),
-        mode=lambda wildcards: load_suite(wildcards.suite).runs[0].config.tracking.mode,
-        project=lambda wildcards: load_suite(wildcards.suite)
-        .runs[0]
-        .config.tracking.project,
-        directory=f"{RESULTS}/tracking",
+        mode=lambda wildcards: suite(wildcards.suite).runs[0].tracking.mode,
+        project=lambda wildcards: suite(wildcards.suite).runs[0].tracking.project,
+        directory=lambda wildcards, output: str(RESULTS / "tracking"),
     shell:
-        "python -m thanos.stages.track --suite $(dirname {output:q}) --output {output:q}"
+        'python -m thanos.stages.track --suite "$(dirname {output:q})" --output {output:q}'
         " --mode {params.mode} --project {params.project:q} --directory {params.directory:q}"
-        " {params.runs:q} > {log:q} 2>&1"
+        " > {log:q} 2>&1"

@@ -1,9 +1,18 @@
 """Composition, validation and identity of runs."""
 
+import json
+
 import pytest
 
-from thanos.config import Config, dumps, hash8, load, loads, options, resolve
+from thanos.config import Config, RunBuilder, dumps, options, refuse_unused, resolve
 from thanos.errors import UserError
+from thanos.identity import EvaluationSpec
+from thanos.identity.specs import digest, read_spec
+from thanos.paths import PROJECT
+
+
+def run_of(*overrides):
+    return RunBuilder().run(resolve(overrides))
 
 
 @pytest.mark.parametrize("group", ["model", "calibration", "method", "evaluation", "tracking"])
@@ -46,40 +55,116 @@ def test_bad_input_is_one_line_that_names_the_key(overrides, message):
 
 
 def test_patterns_are_canonical():
-    assert resolve(["pattern=0.5"]).pattern == "unstructured:0.5"
-    assert resolve(["pattern=unstructured:0.50"]).pattern == "unstructured:0.5"
-    assert resolve(["method=dense", "pattern=2:4"]).pattern == "dense"
+    half = run_of("pattern=0.5")
+    assert str(half.pruning.pattern) == half.columns["pattern"] == "unstructured:0.5"
+    assert run_of("pattern=unstructured:0.50").evaluation == half.evaluation
+    assert run_of("pattern=0.00001").columns["pattern"] == "unstructured:1e-05"
+    assert run_of("pattern=0.5000001").evaluation.id != half.evaluation.id
+    assert run_of("method=dense", "pattern=2:4").columns["pattern"] == "dense"
 
 
 def test_identity_ignores_where_a_run_is_computed_and_logged():
-    here = resolve(["device=cpu", "tracking=disabled", "output_dir=x"])
-    assert here.identity() == resolve([]).identity()
-    assert resolve(["seed=1"]).identity() != resolve([]).identity()
+    here = run_of("device=cpu", "tracking=disabled", "output_dir=x")
+    assert (here.evaluation, here.name) == (run_of().evaluation, run_of().name)
+    assert run_of("seed=1").evaluation.id != run_of().evaluation.id
 
 
 def test_asking_for_latencies_is_no_other_run():
-    asked = resolve(["evaluation.efficiency=true"])
-    assert asked.evaluation.efficiency
-    assert asked.identity() == resolve([]).identity()
-    assert dumps(asked) == dumps(resolve([]))
+    asked = run_of("evaluation.efficiency=true")
+    assert asked.latency is not None
+    assert (asked.evaluation, asked.name) == (run_of().evaluation, run_of().name)
 
 
 def test_the_dense_run_is_one_run_in_every_sweep():
-    first = resolve(["method=dense", "calibration.windows=1", "seed=3"])
-    assert first.identity() == resolve(["method=dense"]).identity()
+    first = run_of("method=dense", "calibration.windows=1", "seed=3")
+    assert first.pruning is None
+    assert (first.evaluation, first.name) == (
+        run_of("method=dense").evaluation,
+        run_of("method=dense").name,
+    )
 
 
 def test_hash_does_not_depend_on_the_order_of_keys():
-    assert hash8({"a": 1, "b": {"c": 2, "d": 3}}) == hash8({"b": {"d": 3, "c": 2}, "a": 1})
+    assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
 
 
-def test_a_written_configuration_is_read_back(tmp_path):
-    config = resolve(["model=doc-opt", "method=wanda", "pattern=4:8", "outlier_fraction=0.1"])
-    assert loads(dumps(config)).identity() == config.identity()
-    file = tmp_path / "config.yaml"
-    file.write_text(dumps(config) + "colour: red\n")
-    with pytest.raises(UserError, match=r"config.yaml: .*colour"):
-        load(file)
+def test_a_written_spec_is_read_back(tmp_path):
+    spec = run_of("model=doc-opt", "method=wanda", "pattern=4:8", "outlier_fraction=0.1").evaluation
+    assert read_spec(EvaluationSpec, json.dumps(spec.to_json())) == spec
+    file = tmp_path / "evaluation.json"
+    file.write_text(json.dumps({"spec": spec.to_json(), "corpora": {}}))
+    assert read_spec(EvaluationSpec, str(file)) == spec
+    file.write_text(json.dumps({**spec.to_json(), "colour": "red"}))
+    with pytest.raises(UserError, match=r"evaluation.json is no EvaluationSpec .*colour"):
+        read_spec(EvaluationSpec, str(file))
+
+
+# Overrides that are refused for the last one's key, and the choice that has no use for it.
+USELESS = [
+    (["method=wanda", "method.damping=0.1"], "method wanda with pattern unstructured:0.5"),
+    (["method=magnitude", "method.damping=0.1"], "method magnitude with pattern unstructured:0.5"),
+    (["method=wanda", "method.block_size=8"], "method wanda with pattern unstructured:0.5"),
+    (
+        ["pattern=structured:0.3", "method.block_size=8"],
+        "method thanos with pattern structured:0.3",
+    ),
+    (["calibration.path=README.md"], "calibration source docstrings"),
+    (["evaluation.path=README.md"], "evaluation testbed"),
+    (["evaluation=perplexity", "evaluation.limit=8"], "evaluation perplexity, which has no task"),
+    (["evaluation.corpora=[]", "evaluation.max_windows=8"], "evaluation testbed, which has no c"),
+    (["method.outlier_score=separable"], "outlier_fraction=0"),
+    (
+        ["method=wanda", "outlier_fraction=0.1", "method.outlier_score=separable"],
+        "method wanda with pattern unstructured:0.5",
+    ),
+    (["method=dense", "pattern=2:4"], "method dense"),
+    (["method=dense", "seed=1"], "method dense"),
+    (["pattern=2:4", "method.scope=residual"], "method thanos with pattern 2:4"),
+    (
+        ["method=magnitude", "layer_errors=false", "calibration.windows=8"],
+        "method magnitude with pattern unstructured:0.5 and layer_errors=false",
+    ),
+]
+
+
+@pytest.mark.parametrize(("overrides", "choice"), USELESS)
+def test_a_key_that_the_choices_do_not_use_is_refused(overrides, choice):
+    key = overrides[-1].partition("=")[0]
+    with pytest.raises(UserError, match=f"^key '{key}' is not used by {choice}.*; leave it out$"):
+        refuse_unused(resolve(overrides), overrides)
+    # The table says the truth: nothing that is made would be another thing.
+    with_it, without = run_of(*overrides), run_of(*overrides[:-1])
+    assert (with_it.evaluation, with_it.columns) == (without.evaluation, without.columns)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["method=thanos", "method.damping=0.1"],
+        ["method=wanda", "method.update=joint", "method.damping=0.1"],
+        ["method=thanos", "method.block_size=8"],
+        ["method=sparsegpt", "pattern=structured:0.3", "method.block_size=8"],
+        ["calibration=wikitext2", "calibration.path=README.md"],
+        ["evaluation.corpora=[text]", "evaluation.path=README.md"],
+        ["evaluation=testbed", "evaluation.limit=8"],
+        ["evaluation=perplexity", "evaluation.max_windows=8"],
+        ["outlier_fraction=0.1", "method.outlier_score=separable"],
+        ["method=magnitude", "pattern=2:4"],
+        ["method=magnitude", "seed=1"],
+        ["pattern=0.5", "method.scope=block"],
+        ["method=magnitude", "calibration.windows=8"],
+        ["method=wanda", "layer_errors=false", "calibration.windows=8"],
+        ["method=magnitude", "layer_errors=false", "outlier_fraction=0.1", "calibration.windows=8"],
+    ],
+)
+def test_a_key_that_the_choices_use_makes_another_run(overrides, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    config = resolve(overrides)
+    refuse_unused(config, overrides)
+    without = overrides[:-1]
+    if overrides[-1].startswith("evaluation.path"):  # there must be one
+        without = [*without, "evaluation.path=LICENSE"]
+    assert RunBuilder().run(config).evaluation.id != run_of(*without).evaluation.id
 
 
 def test_secrets_have_no_place_in_a_configuration():

@@ -8,58 +8,114 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "thanos"
-# stages -> evaluation, reporting, models, data -> pruning
+# stages -> workflow -> config -> identity -> evaluation, models, data -> pruning
 ALLOWED = {
+    "errors": set(),
+    "paths": set(),
+    "layout": set(),
+    "content": set(),
+    "artifacts": {"content", "errors"},
     "pruning": set(),
-    "models": {"pruning", "artifacts", "errors"},
-    "data": {"errors", "testbed"},
-    "evaluation": {"compression", "data", "models", "errors"},
-    "reporting": {"artifacts", "errors"},
-    "regression": {"artifacts", "errors", "reporting"},
-    "compression": {"models", "artifacts", "errors"},
     "testbed": set(),
     "timing": {"errors", "pruning"},
+    "models": {"pruning", "artifacts", "content", "errors"},
+    "data": {"errors", "testbed"},
+    "compression": {"models", "artifacts", "content", "errors"},
+    "evaluation": {"compression", "data", "models", "errors"},
+    "reporting": {"artifacts", "errors", "layout", "pruning"},
+    "regression": {"artifacts", "errors", "reporting"},
+    "tracking": {"errors", "reporting"},
+    "identity": {
+        *("artifacts", "content", "data", "errors", "evaluation", "models"),
+        *("paths", "pruning", "testbed"),
+    },
+    "opening": {"content", "errors", "identity", "models"},
+    "provenance": {"content", "identity", "paths"},
+    "command": {"errors", "identity", "pruning"},
+    "config": {"identity", "content", "data", "errors", "models", "paths", "pruning"},
+    "workflow": {
+        *("config", "identity", "artifacts", "command", "data", "errors", "evaluation"),
+        *("layout", "models", "opening", "paths", "pruning"),
+    },
+    "device": {"errors", "workflow"},
 }
+ABOVE_ALL = {"stages", "__main__"}
 
 
 def imported(file):
-    """The parts of thanos that a module imports, outside its own package."""
-    package = file.relative_to(ROOT).parts[0]
-    found = set()
+    """All that a module imports, by full name."""
+    package = ("thanos", *file.relative_to(ROOT).parts)
     for node in ast.walk(ast.parse(file.read_text())):
-        names = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names = [node.module]
-        elif isinstance(node, ast.ImportFrom) and node.level == 2:
-            names = [f"thanos.{node.module}" if node.module else "thanos"]
-        found |= {name.split(".")[1] for name in names if name.startswith("thanos.")}
-    return found - {package}
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: -node.level], node.module] if node.level else [node.module]
+            module = ".".join(filter(None, base))
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("package", ALLOWED)
-def test_imports_point_one_way(package):
-    for file in (ROOT / package).rglob("*.py"):
-        assert imported(file) <= ALLOWED[package], file
+def parts_imported(file):
+    """The parts of thanos that a module imports, outside its own."""
+    part = part_of(file)
+    return {name.split(".")[1] for name in imported(file) if name.startswith("thanos.")} - {part}
+
+
+def part_of(file):
+    return file.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def test_every_part_has_its_place():
+    assert {part_of(file) for file in ROOT.rglob("*.py")} - {"__init__"} == {*ALLOWED, *ABOVE_ALL}
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_point_one_way(part):
+    for file in ROOT.rglob("*.py"):
+        if part_of(file) == part:
+            assert parts_imported(file) <= ALLOWED[part], file
+
+
+def test_nothing_is_built_on_stages():
+    built_on = [file for file in ROOT.rglob("*.py") if "stages" in parts_imported(file)]
+    assert [part_of(file) for file in built_on] == ["__main__"]
+    # The warm process loads by name what it is asked for.
+    said = {
+        file for file in ROOT.rglob("*.py") if 'import_module(f"thanos.stages.' in file.read_text()
+    }
+    assert {file.relative_to(ROOT).as_posix() for file in said} == {
+        "stages/__main__.py",
+        "workflow/warm.py",
+    }
+
+
+def test_stages_are_stages():
+    for file in (ROOT / "stages").glob("*.py"):
+        if file.stem not in ("__init__", "__main__"):
+            functions = {n.name for n in ast.parse(file.read_text()).body if hasattr(n, "name")}
+            assert "main" in functions, file
 
 
 def test_the_mathematics_imports_only_torch():
     for file in (ROOT / "pruning").glob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Import):
-                names = {alias.name.split(".")[0] for alias in node.names}
-                assert names <= {"torch", *sys.stdlib_module_names}, file
+        names = {name.split(".")[0] for name in imported(file)}
+        assert names <= {"thanos", "torch", *sys.stdlib_module_names}, file
 
 
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("thanos.stages.configure", ["torch", "transformers", "pandas"]),
+        ("thanos.stages.list_runs", ["torch", "transformers", "pandas"]),
         ("thanos.stages.collect", ["torch", "transformers", "matplotlib", "wandb"]),
         ("thanos.stages.tabulate", ["torch", "transformers", "matplotlib", "wandb"]),
         ("thanos.stages.plot", ["torch", "transformers", "wandb"]),
-        ("thanos.stages.prune", ["lm_eval", "datasets", "pandas", "matplotlib", "wandb"]),
+        (
+            "thanos.stages.prune",
+            ["lm_eval", "datasets", "pandas", "matplotlib", "wandb", "hydra", "omegaconf"],
+        ),
+        (
+            "thanos.stages.evaluate",
+            ["lm_eval", "datasets", "pandas", "matplotlib", "wandb", "hydra", "omegaconf"],
+        ),
         ("thanos.stages.run", ["torch", "transformers", "pandas"]),
     ],
 )

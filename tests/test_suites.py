@@ -3,9 +3,10 @@
 import pytest
 import yaml
 
-from thanos import suites
 from thanos.errors import UserError
-from thanos.suites import load_suite, suite_names
+from thanos.workflow import suites
+from thanos.workflow.catalog import Catalog, things_of
+from thanos.workflow.suites import load_suite, suite_names
 
 
 def test_every_suite_and_its_quick_variant_compose():
@@ -21,29 +22,57 @@ def test_every_suite_and_its_quick_variant_compose():
 def test_the_demo_has_forty_runs():
     runs = load_suite("demo").runs
     assert len(runs) == 40
-    assert len({run.identifier for run in runs}) == 40
-    assert sum(run.config.dense for run in runs) == 2
+    assert len({run.name for run in runs}) == len({run.evaluation.id for run in runs}) == 40
+    assert sum(run.pruning is None for run in runs) == 2
 
 
-def test_a_run_keeps_its_folder_in_every_suite():
-    demo = {run.identifier for run in load_suite("demo", ["evaluation=perplexity"]).runs}
-    sweep = {
-        run.identifier
-        for run in load_suite("ablation-outliers", ["outlier_fraction=0", "pattern=2:4"]).runs
-    }
-    assert sweep <= demo
+def test_a_run_keeps_its_folders_in_every_suite():
+    demo = load_suite("demo", ["evaluation=perplexity"]).runs
+    sweep = load_suite("ablation-outliers", ["outlier_fraction=0", "pattern=2:4"]).runs
+    assert len(sweep) == 5
+    assert {run.name for run in sweep} <= {run.name for run in demo}
+    assert things_of(sweep).keys() <= things_of(demo).keys()
 
 
 def test_overrides_replace_axes_but_leave_the_dense_reference():
     suite = load_suite("demo", ["model=doc-opt", "method=thanos,wanda", "method.damping=0.1"])
-    assert {run.config.model.name for run in suite.runs} == {"doc-opt"}
-    assert {run.config.method.name for run in suite.runs} == {"dense", "thanos", "wanda"}
-    assert {run.config.method.damping for run in suite.runs if not run.config.dense} == {0.1}
+    columns = [run.columns for run in suite.runs]
+    assert {point["model"] for point in columns} == {"doc-opt"}
+    assert {(point["method"], point["damping"]) for point in columns} == {
+        ("dense", None),
+        ("thanos", 0.1),
+        ("wanda", None),
+    }
 
 
 def test_calibration_is_shared_by_methods_but_not_by_seeds():
     runs = load_suite("ablation-calibration").runs
-    assert len({run.calibration for run in runs} - {None}) == 6 * 3 * 3
+    assert len({run.pruning.calibration.id for run in runs if run.pruning}) == 6 * 3 * 3
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """The demo's catalog as it is without overrides."""
+    catalog = Catalog()
+    return catalog.digest("demo"), things_of(catalog.suite("demo").runs)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("device=cpu", "mirror=/data/mirror", "memory_budget=1000000", "hidden_memory=0.5"),
+        *("calibration.batch_size=3", "evaluation.batch_size=3", "evaluation.task_batch_size=3"),
+        *("tracking=disabled", "tracking.project=mine"),
+    ],
+)
+def test_where_it_is_computed_changes_no_thing_of_a_suite(demo, override):
+    catalog = Catalog([override])
+    digest, things = demo
+    elsewhere = things_of(catalog.suite("demo").runs)
+    assert elsewhere.keys() == things.keys()
+    assert catalog.digest("demo") == digest
+    places = {thing.place for thing in elsewhere.values()}
+    assert places.isdisjoint({thing.place for thing in things.values()}) != ("tracking" in override)
 
 
 @pytest.fixture
@@ -57,8 +86,8 @@ def write(tmp_path, monkeypatch):
 
 def points(name="mine", **options):
     """Method, pattern and block size of a suite's runs."""
-    configs = [run.config for run in load_suite(name, **options).runs]
-    return [(c.method.name, c.pattern, c.method.block_size) for c in configs]
+    columns = [run.columns for run in load_suite(name, **options).runs]
+    return [(point["method"], point["pattern"], point["block_size"]) for point in columns]
 
 
 def test_excluded_points_are_left_out(write):
@@ -67,15 +96,15 @@ def test_excluded_points_are_left_out(write):
     assert points() == [
         ("dense", "dense", None),
         ("wanda", "2:4", None),
-        ("thanos", "2:4", None),
-        ("thanos", "4:8", None),
+        ("thanos", "2:4", 512),
+        ("thanos", "4:8", 512),
     ]
 
 
 def test_variants_are_named_overrides(write):
     variants = {"small blocks": {"method.block_size": 8}, "4:8": {"pattern": "4:8"}}
     write({"runs": [{"variant": ["small blocks", "4:8"], "pattern": "2:4"}], "variants": variants})
-    assert points() == [("thanos", "2:4", 8), ("thanos", "4:8", None)]
+    assert points() == [("thanos", "2:4", 8), ("thanos", "4:8", 512)]
     assert points(overrides=["method.block_size=16"]) == [
         ("thanos", "2:4", 16),
         ("thanos", "4:8", 16),
@@ -106,3 +135,83 @@ def test_errors_name_suite_and_axis(write):
         load_suite("mine")
     with pytest.raises(UserError, match="unknown suite 'yours'; known: mine"):
         load_suite("yours")
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (
+            {"method": "wanda", "method.damping": [0.1, 1]},
+            "key 'method.damping' is not used by method wanda with pattern unstructured:0.5",
+        ),
+        (
+            {"pattern": "structured:0.3", "method.block_size": 8},
+            "key 'method.block_size' is not used by method thanos with pattern structured:0.3",
+        ),
+        (
+            {"variant": "damped", "method": ["wanda", "magnitude"]},
+            "key 'method.damping' is not used by method",
+        ),
+        (
+            {"calibration.path": "README.md"},
+            "key 'calibration.path' is not used by calibration source docstrings",
+        ),
+        (
+            {"evaluation": "perplexity", "evaluation.limit": 8},
+            "key 'evaluation.limit' is not used by evaluation perplexity, which has no task",
+        ),
+        ({"method": "dense", "seed": [0, 1]}, "key 'seed' is not used by method dense"),
+    ],
+)
+def test_a_block_with_a_key_that_none_of_its_runs_uses_is_refused(write, block, message):
+    others = {"method": ["dense", "thanos"], "method.damping": 0.1, "seed": 1}
+    write({"runs": [others, block], "variants": {"damped": {"method.damping": 0.1}}})
+    with pytest.raises(UserError, match=f"^suite mine, block 2: {message}.*; leave it out$"):
+        load_suite("mine")
+
+
+def dampings(*overrides):
+    columns = [run.columns for run in load_suite("mine", overrides).runs]
+    return [(point["method"], point["damping"], point["seed"]) for point in columns]
+
+
+def test_an_axis_applies_to_the_methods_that_use_it(write):
+    axes = {"method": ["dense", "wanda", "thanos"], "method.damping": [0.1, 1], "seed": [0, 1]}
+    write({"runs": [axes]})
+    assert dampings() == [
+        ("dense", None, 0),  # once, like those of wanda
+        ("wanda", None, 0),
+        ("wanda", None, 1),
+        ("thanos", 0.1, 0),
+        ("thanos", 0.1, 1),
+        ("thanos", 1.0, 0),
+        ("thanos", 1.0, 1),
+    ]
+    (dense, *_, last) = load_suite("mine").runs
+    assert "seed=0" not in dense.overrides
+    assert {"method=thanos", "method.damping=1", "seed=1"} <= set(last.overrides)
+
+
+def test_an_override_applies_to_the_runs_that_use_it(write):
+    write({"runs": [{"method": "wanda"}, {"method": "thanos"}]})
+    assert dampings("method.damping=0.1,1") == [
+        ("wanda", None, 0),
+        ("thanos", 0.1, 0),
+        ("thanos", 1.0, 0),
+    ]
+    message = "^suite mine: key 'evaluation.path' is not used by evaluation testbed; leave it out$"
+    with pytest.raises(UserError, match=message):
+        load_suite("mine", ["evaluation.path=README.md"])
+    write({"runs": [{"method": "wanda"}], "common": {"method.damping": 0.1}})
+    with pytest.raises(
+        UserError, match=r"^suite mine: key 'method\.damping' is not used by method"
+    ):
+        load_suite("mine")
+
+
+def test_a_file_belongs_to_the_sources_that_read_it(write, tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    write({"runs": [{"calibration": ["docstrings", "text"]}]})
+    runs = load_suite("mine", [f"calibration.path={tmp_path / 'a.txt'}"]).runs
+    paths = [run.pruning.calibration.text.path for run in runs]
+    assert paths == [None, str(tmp_path / "a.txt")]

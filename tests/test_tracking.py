@@ -6,14 +6,18 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from PIL import Image
+from results_folder import ResultsFolder, layer
 
+from thanos.artifacts import read_json, write_checked_text, write_manifest
 from thanos.errors import UserError
+from thanos.reporting.run_files import RunFiles
+from thanos.stages import track
 from thanos.tracking import log_run, log_suite, run_id
 
 BLOCK_BYTES = 32768  # of the record file, which has LevelDB's log format
@@ -30,41 +34,33 @@ def lonely_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "runs/doc-llama/2-4/thanos-0123abcd"
-    folder.mkdir(parents=True)
-    config = {
-        "seed": 0,
-        "model": {"name": "doc-llama"},
-        "method": {"name": "thanos", "block_size": 512},
-        "pattern": "2:4",
-    }
-    layer = {"block": 0, "layer": "model.layers.0.mlp.up_proj", "shape": [8, 4], "sparsity": 0.5}
-    layer |= {"relative_error": 0.02, "seconds": 0.1, "damping": 0.01}
-    pruning = {"sparsity": 0.5, "relative_error": 0.02, "seconds": 1.5, "layers": [layer]}
-    pruning["provenance"] = {"source": {"revision": "5eed", "dirty": False}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "pruning.json").write_text(json.dumps(pruning))
-    (folder / "perplexity.json").write_text(
-        json.dumps({"corpora": {"docs": {"perplexity": 33.9, "loss": 3.5}}})
-    )
-    return folder
+def results(tmp_path: Path) -> ResultsFolder:
+    return ResultsFolder(tmp_path / "results")
+
+
+@pytest.fixture
+def run(results: ResultsFolder) -> RunFiles:
+    """A finished run."""
+    only = layer(0, "mlp.up_proj", 0.02, shape=(8, 4))
+    return next(results.read([results.run(perplexity=33.9, layers=[only])]))
 
 
 def test_an_offline_run_has_config_metrics_and_layers(
-    run_folder: Path, tmp_path: Path, lonely_home: Path, capfd: pytest.CaptureFixture[str]
+    run: RunFiles, tmp_path: Path, lonely_home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     environment = dict(os.environ)
     target = tmp_path / "tracking"
-    log_run(run_folder, group="demo", tags=["a"], directory=target)
+    log_run(run, group="demo", directory=target)
 
-    (run,) = [record.run for record in read_back(target) if record.HasField("run")]
-    assert (run.run_id, run.project, run.run_group) == ("0123abcd", "thanos", "demo")
-    assert run.display_name == "doc-llama/2-4/thanos-0123abcd"
-    assert sorted(run.tags) == ["2:4", "a", "doc-llama", "thanos"]
-    config = {item.key: json.loads(item.value_json) for item in run.config.update}
-    assert config["method"] == {"name": "thanos", "block_size": 512}
-    assert config["pattern"] == "2:4"
+    (logged,) = [record.run for record in read_back(target) if record.HasField("run")]
+    assert (logged.run_id, logged.project, logged.run_group) == (run.name[-8:], "thanos", "demo")
+    assert logged.display_name == run.name
+    assert run.name.startswith("doc-llama/2-4/thanos-")
+    assert sorted(logged.tags) == ["2:4", "doc-llama", "thanos"]
+    config = {item.key: json.loads(item.value_json) for item in logged.config.update}
+    assert (config["method"], config["block_size"], config["pattern"]) == ("thanos", 512, "2:4")
+    assert config["spec"]["model"]["calibration"]["windows"] == 64
+    assert set(config["provenance"]) == {"pruning", "docs"}
     assert config["provenance"]["pruning"]["source"]["revision"] == "5eed"
 
     (history,) = [record.history for record in read_back(target) if record.HasField("history")]
@@ -80,12 +76,12 @@ def test_an_offline_run_has_config_metrics_and_layers(
     assert dict(os.environ) == environment
 
 
-def test_a_run_that_is_logged_again_replaces_itself(run_folder: Path, tmp_path: Path) -> None:
-    log_run(run_folder, directory=tmp_path)
-    (run_folder / "perplexity.json").write_text(
-        json.dumps({"corpora": {"docs": {"perplexity": 31, "loss": 3}}})
+def test_a_run_that_is_logged_again_replaces_itself(run: RunFiles, tmp_path: Path) -> None:
+    log_run(run, directory=tmp_path)
+    again = {**run.evaluation["corpora"]["docs"], "perplexity": 31}
+    log_run(
+        replace(run, evaluation={**run.evaluation, "corpora": {"docs": again}}), directory=tmp_path
     )
-    log_run(run_folder, directory=tmp_path)
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
     (history,) = [record.history for record in read_back(tmp_path) if record.HasField("history")]
     assert metrics_of(history)["perplexity/docs"] == 31
@@ -115,39 +111,54 @@ def test_a_suite_is_one_artifact_with_its_tables_and_figures(tmp_path: Path) -> 
     assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/figures/main*.png"))
 
 
-def test_disabled_writes_nothing(run_folder: Path, tmp_path: Path) -> None:
-    log_run(run_folder, mode="disabled", directory=tmp_path / "none")
+def test_disabled_writes_nothing(run: RunFiles, tmp_path: Path) -> None:
+    log_run(run, mode="disabled", directory=tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
 def test_a_failure_of_wandb_is_a_warning(
-    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    run: RunFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
     with caplog.at_level(logging.WARNING):
-        log_run(run_folder, directory=tmp_path)
-    assert "0123abcd was not logged to W&B (offline)" in caplog.text
+        log_run(run, directory=tmp_path)
+    assert f"{run.name[-8:]} was not logged to W&B (offline)" in caplog.text
 
 
-def test_online_without_login_is_a_warning(run_folder: Path, tmp_path: Path, caplog: Any) -> None:
+def test_online_without_login_is_a_warning(run: RunFiles, tmp_path: Path, caplog: Any) -> None:
     with caplog.at_level(logging.WARNING):
-        log_run(run_folder, mode="online", directory=tmp_path)
+        log_run(run, mode="online", directory=tmp_path)
     assert "was not logged to W&B (online)" in caplog.text
 
 
-def test_what_is_the_users_fault_is_an_error(run_folder: Path, tmp_path: Path) -> None:
+def test_what_is_the_users_fault_is_an_error(run: RunFiles, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="tracking mode 'maybe'"):
-        log_run(run_folder, mode="maybe", directory=tmp_path)
+        log_run(run, mode="maybe", directory=tmp_path)
     with pytest.raises(UserError, match=r"results\.csv: missing"):
         log_suite(tmp_path, directory=tmp_path)
 
 
-def test_a_folder_without_hash_is_known_by_its_config(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("seed: 0\n")
-    first = run_id(tmp_path)
-    assert len(first) == 8
-    (tmp_path / "config.yaml").write_text("seed: 1\n")
-    assert run_id(tmp_path) != first
+def test_a_finished_suite_is_logged_whole(
+    results: ResultsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [results.run(), results.run("a", method="wanda", perplexity=40.0)]
+    suite = results.write_list(runs).parent
+    write_checked_text(suite / "results.csv", "run\n")
+    for made in ("tables", "figures"):
+        (suite / made).mkdir()
+        write_manifest(suite / made, {})
+    target = tmp_path / "tracking"
+    given = ["--suite", str(suite), "--output", str(suite / "tracking.json")]
+    monkeypatch.setattr(sys, "argv", ["track", *given, "--directory", str(target)])
+    track.main()
+    ids = {run.name: run_id(run.name) for run in runs}
+    assert read_json(suite / "tracking.json", sealed=True)["runs"] == ids
+    found = {path.stem for path in target.glob("wandb/offline-run-*/run-*.wandb")}
+    assert found == {*(f"run-{identity}" for identity in ids.values()), "run-suite-mine"}
+
+
+def test_a_run_is_known_by_the_hash_of_its_name() -> None:
+    assert run_id("doc-llama/2-4/my-own-thanos-0123abcd") == "0123abcd"
 
 
 def metrics_of(history: Any) -> dict[str, Any]:

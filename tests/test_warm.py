@@ -11,15 +11,16 @@ import psutil
 import pytest
 
 STAGE = [sys.executable, "-m", "thanos.stages"]
+LIST = ["list_runs", "regression", "--quick", "--output", "runs.json"]
 
 
-@pytest.fixture
-def warm(tmp_path: Path):
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory):
     """A running warm process; the value is the environment of its clients."""
-    address = tmp_path / "stages"
-    command = [sys.executable, "-m", "thanos.stages.warm", str(address), "thanos.stages.configure"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE)
-    wait_for(address.exists)
+    address = tmp_path_factory.mktemp("warm") / "stages"
+    command = [sys.executable, "-m", "thanos.workflow.warm", str(address)]
+    process = subprocess.Popen([*command, "thanos.stages.list_runs"], stdin=subprocess.PIPE)
+    wait_for(address.exists, seconds=60)
     yield {**os.environ, "THANOS_WARM": str(address)}
     process.stdin.close()
     assert process.wait(timeout=30) == 0  # it ends with its parent
@@ -39,33 +40,33 @@ def run(arguments: list[str], environment: dict[str, str], folder: Path):
 
 
 def test_a_stage_does_the_same_warm_and_cold(warm, tmp_path: Path) -> None:
-    arguments = ["configure", "--output", "config.yaml", "method=wanda", "pattern=2:4"]
+    arguments = [*LIST, "--overrides", "method=wanda", "pattern=2:4"]
     files = []
     for name, environment in (("warm", warm), ("cold", dict(os.environ))):
         (tmp_path / name).mkdir()
         result = run(arguments, environment, tmp_path / name)
         assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-        files.append((tmp_path / name / "config.yaml").read_text())
+        files.append((tmp_path / name / "runs.json").read_text())
     assert files[0] == files[1]
 
 
 def test_an_error_reaches_the_caller(warm, tmp_path: Path) -> None:
-    result = run(["configure", "--output", "config.yaml", "method=obs"], warm, tmp_path)
+    result = run([*LIST, "--overrides", "method=obs"], warm, tmp_path)
     assert result.returncode == 1
-    assert result.stderr.startswith("error: unknown method 'obs'")
+    assert result.stderr.startswith("error: suite regression, block 2, axis method: unknown meth")
     assert result.stderr.count("\n") == 1
-    assert not (tmp_path / "config.yaml").exists()
-    assert run(["configure"], warm, tmp_path).returncode == 2  # argparse's status
+    assert not (tmp_path / "runs.json").exists()
+    assert run(["list_runs"], warm, tmp_path).returncode == 2  # argparse's status
 
 
 def test_without_a_warm_process_the_stage_starts_by_itself(tmp_path: Path) -> None:
     environment = {**os.environ, "THANOS_WARM": str(tmp_path / "nobody")}
-    result = run(["configure", "--output", "config.yaml"], environment, tmp_path)
+    result = run(LIST, environment, tmp_path)
     assert result.returncode == 0
-    assert (tmp_path / "config.yaml").is_file()
+    assert (tmp_path / "runs.json").is_file()
 
 
-@pytest.mark.parametrize("arguments", [[], ["prunes"], ["../config"]])
+@pytest.mark.parametrize("arguments", [[], ["prunes"], ["../config"], ["warm"]])
 def test_what_is_no_stage_is_one_line(arguments: list[str], tmp_path: Path) -> None:
     result = run(arguments, dict(os.environ), tmp_path)
     assert result.returncode == 1
@@ -76,7 +77,7 @@ def test_a_client_that_dies_early_leaves_the_others_alone(warm, tmp_path: Path) 
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(warm["THANOS_WARM"])
         socket.send_fds(connection, [(1000).to_bytes(4)], [1, 2])  # and no message
-    assert run(["configure", "--output", "config.yaml"], warm, tmp_path).returncode == 0
+    assert run(LIST, warm, tmp_path).returncode == 0
 
 
 def test_a_stage_ends_with_its_client(warm, tmp_path: Path) -> None:

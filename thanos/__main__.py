@@ -2,7 +2,7 @@
 
 import sys
 
-from .stages.command import run_command
+from .command import run_command
 
 # Imported when chosen: a configuration is checked without what packing needs, and the reverse.
 if sys.argv[1:2] in (["pack"], ["unpack"]):

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .content import file_hash
 from .errors import UserError
 
 MANIFEST = "manifest.json"
@@ -69,7 +70,7 @@ def write_text(path: Path, text: str) -> None:
 def write_checked_text(path: Path, text: str) -> None:
     """Write a text file and its checksum beside it; equal texts may be written at the same time."""
     write_text(path, text)
-    write_text(checksum_of(path), f"{sha256(path)}  {path.name}\n")
+    write_text(checksum_of(path), f"{file_hash(path)}  {path.name}\n")
 
 
 def checksum_of(path: Path) -> Path:
@@ -77,8 +78,10 @@ def checksum_of(path: Path) -> Path:
     return path.with_name(path.name + CHECKSUM)
 
 
-def verify_text(path: Path, *, required: bool = False) -> None:
+def verify_text(path: Path, *, required: bool = False, anew: bool = False) -> None:
     """Check a text file against its checksum; one without, made by hand, passes unless `required`.
+
+    `anew` reads it even if it has not been touched since it was hashed.
 
     Raises:
         UserError: if the file is missing or its content differs.
@@ -90,7 +93,7 @@ def verify_text(path: Path, *, required: bool = False) -> None:
         if required:
             raise UserError(f"{checksum} is missing; delete {path} and run its rule again")
         return
-    if checksum.read_bytes() != f"{sha256(path)}  {path.name}\n".encode():
+    if checksum.read_bytes() != f"{file_hash(path, anew=anew)}  {path.name}\n".encode():
         raise UserError(
             f"{path} is damaged: its content differs from {checksum.name}; delete both and run "
             f"its rule again, or delete only {checksum.name} if the change was meant"
@@ -130,7 +133,7 @@ def read_json(path: Path, *, sealed: bool = False) -> dict[str, Any]:
     if values.pop(SEAL, None) is None:
         if sealed:
             raise UserError(f"{path} has no {SEAL}; delete it and run its rule again")
-    elif text != _sealed(values):
+    elif _non_finite_key(values) or text != _sealed(values):  # nothing sealed is not finite
         raise UserError(
             f"{path} is damaged: its content differs from its {SEAL}; "
             "delete it and run its rule again"
@@ -138,22 +141,32 @@ def read_json(path: Path, *, sealed: bool = False) -> dict[str, Any]:
     return values
 
 
-def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Write `manifest.json`, last: size and sha256 of every file, and facts about their making."""
+def write_manifest(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write `manifest.json`, last: size and sha256 of every file, and facts about their making.
+
+    Returns:
+        Its content.
+    """
     files = {
-        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        file.relative_to(folder).as_posix(): {
+            "bytes": file.stat().st_size,
+            "sha256": file_hash(file),
+        }
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file.name != MANIFEST
     }
-    write_json(folder / MANIFEST, {"files": files, **facts})
+    manifest = {"files": files, **facts}
+    write_json(folder / MANIFEST, manifest)
+    return manifest
 
 
-def verify_manifest(folder: Path, maker: str) -> dict[str, Any]:
+def verify_manifest(folder: Path, maker: str, *, anew: bool = False) -> dict[str, Any]:
     """Check every file of a folder against its manifest, which is returned.
 
     Args:
         folder: what to verify.
         maker: the rule or command that makes it, for the message.
+        anew: read every file, also those that have not been touched since they were hashed.
 
     Raises:
         UserError: if a file is missing or its content differs.
@@ -166,15 +179,10 @@ def verify_manifest(folder: Path, maker: str) -> dict[str, Any]:
         file = folder / name
         if not file.is_file():
             raise UserError(f"{file} is missing; {remedy}")
-        if file.stat().st_size != expected["bytes"] or sha256(file) != expected["sha256"]:
+        same_size = file.stat().st_size == expected["bytes"]
+        if not same_size or file_hash(file, anew=anew) != expected["sha256"]:
             raise UserError(f"{file} is damaged: its content differs from the manifest; {remedy}")
     return manifest
-
-
-def sha256(file: Path) -> str:
-    """The sha256 of a file's content, in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sealed(values: dict[str, Any]) -> str:

@@ -1,54 +1,46 @@
 """What a result was made from and on: enough to make it again, or to see why it cannot be."""
 
-import functools
-import hashlib
 import os
 import platform
 import subprocess
-import sys
 import time
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from .artifacts import sha256
-from .config import PROJECT, Config, hash8
-from .data.sources import pinned
-from .model_path import model_path
-from .models.location import cached_folder
+from .content import file_hash
+from .identity import Place
+from .identity.fingerprints import Fingerprint
+from .paths import PROJECT
 
-# What the bits of pruned weights depend on.
-_NUMERICAL = ("torch", "transformers", "safetensors", "numpy")
-_LIBRARIES = (*_NUMERICAL, "tokenizers", "datasets", "lm-eval", "pandas", "snakemake")
-_MODEL_FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.py")
-
-
-def provenance(config: Config, started: float) -> dict[str, Any]:
-    """Configuration, model, data, and all of `circumstances` behind a run's result.
-
-    Args:
-        config: of the run.
-        started: `time.time()` when the work began.
-    """
-    evaluation, calibration = config.evaluation, config.calibration
-    data = {corpus: pinned(corpus, "evaluation") for corpus in evaluation.corpora}
-    facts: dict[str, Any] = {"config_hash": hash8(config.identity()), "seed": config.seed}
-    facts["model"] = _model(config)
-    facts["evaluation_data"] = data
-    if not config.dense:
-        facts["calibration_data"] = {calibration.source: pinned(calibration.source, "calibration")}
-    return {**facts, **circumstances(started)}
+_LIBRARIES = (
+    *("torch", "transformers", "safetensors", "numpy", "tokenizers"),
+    *("datasets", "lm-eval", "pandas", "snakemake"),
+)
 
 
-def circumstances(started: float) -> dict[str, Any]:
-    """Source revision, lock file, library versions, hardware and times.
+def provenance(
+    started: float,
+    fingerprint: Fingerprint,
+    *,
+    place: Place | None = None,
+    used: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Fingerprint, device, source revision, lock file, library versions, hardware and times.
 
     Args:
         started: `time.time()` when the work began.
+        fingerprint: of the result.
+        place: that the stage was given.
+        used: what `thanos.device.used` says of a stage that computed.
     """
     return {
+        "fingerprint": asdict(fingerprint),
+        **({} if used is None else {"used": used}),
+        **({} if place is None else {"place": place.to_json()}),
         "source": source_revision(),
         "lock_sha256": lock_hash(),
         "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
@@ -58,58 +50,23 @@ def circumstances(started: float) -> dict[str, Any]:
             "processor": _processor(),
             "cores": os.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
-            **_torch_facts(),
         },
         "started": _timestamp(started),
         "ended": _timestamp(time.time()),
     }
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that pruned weights depend on."""
-    return {name: version(name) for name in _NUMERICAL}
-
-
 def source_revision() -> dict[str, Any]:
-    """The git revision of the project, whether the tree differs from it, and the source's hash."""
+    """The git revision of the project, and whether the tree differs from it."""
     revision = _git("rev-parse", "HEAD")
     dirty = None if revision is None else bool(_git("status", "--porcelain"))
-    return {"revision": revision, "dirty": dirty, "sha256": source_hash()}
-
-
-@functools.cache
-def source_hash() -> str:
-    """The sha256 of the package and the lock file: what results depend on, committed or not."""
-    files = [f for f in (PROJECT / "thanos").rglob("*") if f.is_file() and f.suffix != ".pyc"]
-    return _combined([*files, *_lock_file()], PROJECT)
+    return {"revision": revision, "dirty": dirty}
 
 
 def lock_hash() -> str | None:
     """The sha256 of the lock file; None where the package is installed without it."""
-    return next(map(sha256, _lock_file()), None)
-
-
-def _lock_file() -> list[Path]:
     lock = PROJECT / "envs" / "lock.txt"
-    return [lock] if lock.is_file() else []
-
-
-def _model(config: Config) -> dict[str, Any]:
-    """Where the model is from, and which one it was: the hub's commit, or a hash of its files."""
-    model = config.model
-    facts = {"path": model.path, "revision": model.revision}
-    folder = cached_folder(model_path(config), model.revision)
-    if folder is None:
-        return facts
-    if folder.parent.name == "snapshots":
-        return {**facts, "commit": folder.name}
-    files = {file for pattern in _MODEL_FILES for file in folder.glob(pattern)}
-    return {**facts, "sha256": _combined(files, folder)}
-
-
-def _combined(files: Any, root: Path) -> str:
-    lines = sorted(f"{file.relative_to(root).as_posix()} {sha256(file)}" for file in files)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return file_hash(lock) if lock.is_file() else None
 
 
 def _git(*arguments: str) -> str | None:
@@ -135,16 +92,6 @@ def _processor() -> str:
     lines = information.read_text().splitlines() if information.is_file() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
-
-
-def _torch_facts() -> dict[str, Any]:
-    """Threads and GPU of a stage that computes; others do not import torch for it."""
-    if "torch" not in sys.modules:
-        return {}
-    import torch
-
-    facts: dict[str, Any] = {"threads": torch.get_num_threads()}
-    return facts | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
 
 
 def _timestamp(seconds: float) -> str:

@@ -5,22 +5,19 @@ W&B (or without it) is a warning in the log, and the pipeline goes on.
 """
 
 import contextlib
-import hashlib
 import logging
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from thanos.artifacts import read_json
 from thanos.errors import UserError
-from thanos.reporting.frame import collect, collect_layers
+from thanos.reporting.frame import collect
 from thanos.reporting.measures import records
+from thanos.reporting.run_files import RunFiles
 
 MODES = ("offline", "online", "disabled")
 PROJECT = "thanos"
@@ -32,33 +29,34 @@ _log = logging.getLogger(__name__)
 
 
 def log_run(
-    run_folder: Path,
+    finished: RunFiles,
     *,
     mode: str = "offline",
     project: str = PROJECT,
     group: str | None = None,
-    tags: Sequence[str] = (),
     directory: Path,
 ) -> None:
-    """Record one finished run: its config with the provenance, its metrics and layers.
+    """Record one finished run: what it is of, how it was made, its metrics and layers.
 
     All files go under `directory`. Model, pattern and method are tags. The W&B run's id is the
-    run's hash, so a run that is logged again replaces itself. Raises UserError for an unknown mode
-    or a bad run folder; a failure of W&B is a warning.
+    run's hash, so a run that is logged again replaces itself. Raises UserError for an unknown
+    mode; a failure of W&B is a warning.
     """
     if _is_disabled(mode):
         return
-    results, layers = collect([run_folder]), collect_layers([run_folder])
-    config = yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8"))
+    collected = collect([finished])
+    layers = collected.layers
     metrics = {
         "/".join(filter(None, (row["metric"], row["dataset"]))): row["value"]
-        for row in records(results)
+        for row in records(collected.results)
     }
-    identity = run_id(run_folder)
-    name = "/".join(run_folder.resolve().parts[-3:])
-    config["provenance"] = _provenance(run_folder)
-    own_tags = (config["model"]["name"], str(config["pattern"]), config["method"]["name"])
-    options = {"project": project, "group": group, "tags": (*own_tags, *tags), "name": name}
+    config = {
+        **finished.columns,
+        "spec": finished.evaluation["spec"],
+        "provenance": {part: record["provenance"] for part, record in finished.records()},
+    }
+    tags = tuple(str(finished.columns[key]) for key in ("model", "pattern", "method"))
+    options = {"project": project, "group": group, "tags": tags}
 
     def write(wandb: Any, run: Any) -> None:
         logged: dict[str, Any] = dict(metrics)
@@ -67,7 +65,8 @@ def log_run(
             logged["layers"] = wandb.Table(columns=_LAYER_COLUMNS, data=rows)
         run.log(logged, step=0)
 
-    _record(write, mode, directory, id=identity, job_type="run", config=config, **options)
+    named = {"id": run_id(finished.name), "name": finished.name}
+    _record(write, mode, directory, **named, job_type="run", config=config, **options)
 
 
 def log_suite(
@@ -75,7 +74,6 @@ def log_suite(
     *,
     mode: str = "offline",
     project: str = PROJECT,
-    tags: Sequence[str] = (),
     directory: Path,
 ) -> None:
     """Record what a suite made in one run: tables, figures, and all its files as an artifact.
@@ -88,7 +86,7 @@ def log_suite(
     if not (suite_folder / "results.csv").is_file():
         raise UserError(f"{suite_folder / 'results.csv'}: missing; run the suite's reporting rule")
     suite = suite_folder.resolve().name
-    options = {"project": project, "group": suite, "tags": tuple(tags), "name": suite}
+    options = {"project": project, "group": suite, "name": suite}
 
     def write(wandb: Any, run: Any) -> None:
         artifact = wandb.Artifact(f"suite-{suite}", type="results")
@@ -110,21 +108,9 @@ def log_suite(
     _record(write, mode, directory, id=f"suite-{suite}", job_type="suite", **options)
 
 
-def run_id(run_folder: Path) -> str:
-    """The hash at the end of the folder's name; for other folders, the hash of their config."""
-    if match := re.search(r"-([0-9a-f]{8})$", run_folder.resolve().name):
-        return match[1]
-    return hashlib.sha256((run_folder / "config.yaml").read_bytes()).hexdigest()[:8]
-
-
-def _provenance(run_folder: Path) -> dict[str, Any]:
-    """By what the run's results were made, as far as their files say so."""
-    found = {}
-    for part in ("pruning", "perplexity", "zero_shot"):
-        file = run_folder / f"{part}.json"
-        if file.is_file():
-            found[part] = read_json(file).get("provenance")
-    return found
+def run_id(name: str) -> str:
+    """The hash at the end of a run's name."""
+    return name.rpartition("-")[2]
 
 
 def _is_disabled(mode: str) -> bool:

@@ -4,7 +4,6 @@ from torch import nn
 from transformers import AutoModelForCausalLM, MixtralConfig
 
 from thanos.compression.compact import compact_model
-from thanos.compression.compact_files import load_compact, save_compact
 from thanos.compression.compact_linear import CompactLinear, compact_linear
 from thanos.errors import UserError
 from thanos.models import find_blocks
@@ -156,46 +155,12 @@ def test_skipped_layers_stay_dense(families, prune, tokens):
     assert (logits(model, tokens) - expected).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.1])
-@pytest.mark.parametrize("family", ["llama", "opt"])
-def test_saved_and_opened_again(families, prune, tokens, tmp_path, family, alpha):
-    model = prune(families[family](), "structured:0.3", alpha)
-    compact_model(model)
-    save_compact(model, None, tmp_path / "compact")
-
-    opened = load_compact(tmp_path / "compact")
-
-    assert torch.equal(logits(opened, tokens), logits(model, tokens))
-    assert sum(p.numel() for p in opened.parameters()) == sum(p.numel() for p in model.parameters())
-    head, embedding = opened.get_output_embeddings(), opened.get_input_embeddings()
-    assert head.weight is embedding.weight
-
-
-def test_half_precision_is_kept(families, prune, tmp_path):
+def test_half_precision_is_kept(families, prune):
     model = prune(families["llama"](), "structured:0.3").half()
-    compact_model(model)
-    save_compact(model, None, tmp_path / "compact")
 
-    opened = load_compact(tmp_path / "compact")
+    assert compact_model(model)
 
-    assert {p.dtype for p in opened.parameters()} == {torch.float16}
-
-
-def test_what_cannot_be_saved_or_opened(families, prune, tmp_path):
-    dense = families["llama"]()
-    with pytest.raises(UserError, match="no compact layer"):
-        save_compact(dense, None, tmp_path / "compact")
-    with pytest.raises(UserError, match="is not a compact model"):
-        load_compact(tmp_path / "compact")
-    model = prune(dense, "structured:0.3")
-    compact_model(model)
-    save_compact(model, None, tmp_path / "compact")
-    with pytest.raises(UserError, match="exists already"):
-        save_compact(model, None, tmp_path / "compact")
-    file = tmp_path / "compact" / "compact.safetensors"
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"compact\.safetensors is damaged"):
-        load_compact(tmp_path / "compact")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}
 
 
 def test_a_mixture_of_experts_is_refused_in_one_line():

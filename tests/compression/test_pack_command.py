@@ -7,9 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from thanos.artifacts import verify_manifest, write_manifest
+from thanos.artifacts import read_json, verify_manifest, write_json, write_manifest
 from thanos.errors import UserError
-from thanos.models import save_checkpoint
 from thanos.stages.pack import main
 
 
@@ -26,7 +25,7 @@ def checkpoint(families, prune, tmp_path) -> Path:
     """A pruned half-precision checkpoint in two shards, as the pruning stage leaves it."""
     folder = tmp_path / "checkpoint"
     model = prune(families["llama"](), "0.5").half()
-    save_checkpoint(model, None, folder)
+    model.save_pretrained(folder)
     model.save_pretrained(folder / "sharded", max_shard_size="20KB")
     (folder / "notes.txt").write_text("kept as it is")
     write_manifest(folder, {"provenance": {"seed": 0}})
@@ -105,6 +104,19 @@ def test_a_damaged_packed_file_is_noticed(checkpoint, tmp_path, damage):
         file.unlink()
 
     with pytest.raises(UserError, match=r"model\.safetensors is (damaged|missing)"):
+        main(["unpack", str(tmp_path / "packed"), str(tmp_path / "restored")])
+    assert not (tmp_path / "restored").exists()
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "absent.txt"])
+def test_a_name_that_the_folder_does_not_hold_is_refused(checkpoint, tmp_path, name):
+    main(["pack", str(checkpoint), str(tmp_path / "packed")])
+    (tmp_path / "outside.txt").write_text("not of the folder")
+    manifest = read_json(tmp_path / "packed" / "manifest.json")
+    manifest["checkpoint"][name] = "0" * 64
+    write_json(tmp_path / "packed" / "manifest.json", manifest)
+
+    with pytest.raises(UserError, match=f"packed lacks {name}"):
         main(["unpack", str(tmp_path / "packed"), str(tmp_path / "restored")])
     assert not (tmp_path / "restored").exists()
 

@@ -76,17 +76,47 @@ def test_the_smaller_form_counts():
 
 
 def test_what_is_no_safetensors_file_is_refused(tmp_path):
-    target = tmp_path / "packed.safetensors"
-    for content in (b"", b"\x08", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}extra", b"\x02" + b"\0" * 9):
-        (tmp_path / "broken.safetensors").write_bytes(content)
-        with pytest.raises(UserError, match=r"broken\.safetensors is damaged"):
-            pack_file(tmp_path / "broken.safetensors", target)
-    header = json.dumps({"w": {"dtype": "F16", "shape": [2]}}).encode()
-    broken = len(header).to_bytes(8, "little") + header
-    (tmp_path / "broken.safetensors").write_bytes(broken)
-    with pytest.raises(UserError, match=r"broken\.safetensors is damaged"):
-        pack_file(tmp_path / "broken.safetensors", target)
+    source, target = tmp_path / "broken.safetensors", tmp_path / "packed.safetensors"
+    source.write_bytes(b"\x02\0\0\0\0\0\0\0{}extra")
+    for work in (pack_file, unpack_file):
+        with pytest.raises(UserError, match=r"weight file \S+broken\.safetensors is damaged"):
+            work(source, target)
     assert not target.exists()
+
+
+def line(shape, offsets, dtype="F32"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+@pytest.mark.parametrize(
+    "promised",
+    [
+        "no header",
+        json.dumps({"w": line([64], [0, 8])}),
+        json.dumps({"w": line([32], [0, 128]), "v": line([64], [128, 384])}),  # v is not there
+        json.dumps({"w": line([10**12], [0, 4 * 10**12])}),  # more than any memory
+        json.dumps({"w": line([63], [0, 252])}),
+        json.dumps({"w": line([64], [0, 192], "F24")}),  # no size that words have
+        json.dumps({"w:bitmask": line([9], [0, 9], "U8")}),
+        "\ud800",
+    ],
+)
+def test_a_packed_file_that_promises_what_it_does_not_hold_is_refused(tmp_path, promised):
+    packed = tmp_path / "packed.safetensors"
+    save_file({"w": torch.tensor([1.0, *[0.0] * 62, 1])}, tmp_path / "dense.safetensors")
+    pack_file(tmp_path / "dense.safetensors", packed)
+    with safe_open(packed, "pt") as held:
+        facts = {**held.metadata(), "header": promised}
+    length = int.from_bytes(packed.read_bytes()[:8], "little")
+    header = json.loads(packed.read_bytes()[8 : 8 + length])
+    edited = json.dumps({**header, "__metadata__": facts}).encode()
+    data = packed.read_bytes()[8 + length :]
+    packed.write_bytes(len(edited).to_bytes(8, "little") + edited + data)
+
+    with pytest.raises(UserError, match=r"packed\.safetensors is damaged or incomplete \(what it"):
+        unpack_file(packed, tmp_path / "restored.safetensors")
+    restored = tmp_path / "restored.safetensors"
+    assert not restored.exists() or restored.stat().st_size < 1000
 
 
 def test_packed_and_dense_files_are_not_mistaken_for_each_other(tmp_path):

@@ -1,13 +1,21 @@
 import gzip
 import json
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pyarrow
 import pytest
 from pyarrow import parquet
 
-from thanos.data.sources import calibration_documents, evaluation_max_windows, evaluation_text
+from thanos.data.sources import (
+    calibration_documents,
+    corpus_packages,
+    evaluation_max_windows,
+    evaluation_text,
+    public_file,
+)
 from thanos.errors import UserError
 from thanos.testbed.corpus import Document
 
@@ -91,6 +99,20 @@ def test_public_sets_are_fetched_by_name_at_a_pinned_revision(tmp_path, monkeypa
     assert asked == [
         ("allenai/c4", "en/c4-train.00000-of-01024.json.gz", "dataset", revision),
     ]
+
+
+def test_where_a_public_text_comes_from(tmp_path):
+    file = write(tmp_path / "ptb/ptb.test.txt", " one \n")
+    assert public_file("ptb", "evaluation", tmp_path) == file
+    with pytest.raises(UserError, match=r"mirror .* has no ptb/ptb\.train\.txt or"):
+        public_file("ptb", "calibration", str(tmp_path))
+    at_revision = "allenai/c4@1588ec454efa1a09f29cd18ddd04fe05fc8653a2"
+    assert public_file("c4", "calibration", None) == at_revision
+    for source in ("ptb", "wikitext2"):
+        assert re.fullmatch(r"[\w/.-]+@[\w/]+", public_file(source, "evaluation", None))
+    for source in ("docstrings", "code", "shuffled", "text"):
+        assert public_file(source, "calibration", tmp_path) is None
+    assert all(version(package) for package in corpus_packages())
 
 
 def test_neither_network_nor_mirror(monkeypatch, tmp_path):

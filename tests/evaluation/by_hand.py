@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from unittest import mock
 
 import lm_eval.tasks
 from lm_eval import simple_evaluate
@@ -38,10 +39,11 @@ def write_task(folder, task, file, scored, rows):
 
 def evaluate(model, tokenizer, folder, tasks, batch_size, limit=None):
     """lm-eval's own results for tasks that lie in `folder`."""
-    return simple_evaluate(
-        HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size),
-        tasks=tasks,
-        num_fewshot=0,
-        limit=limit,
-        task_manager=TaskManager(include_path=str(folder), include_defaults=False),
-    )
+    with mock.patch("lm_eval.evaluator.add_env_info"):  # asks pip for a second what is installed
+        return simple_evaluate(
+            HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size),
+            tasks=tasks,
+            num_fewshot=0,
+            limit=limit,
+            task_manager=TaskManager(include_path=str(folder), include_defaults=False),
+        )

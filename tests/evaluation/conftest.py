@@ -28,3 +28,12 @@ def model(tokenizer):
         initializer_range=0.5,
     )
     return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture
+def dense_folder(model, tokenizer, tmp_path):
+    """The random model in half precision, on disk."""
+    model.half().save_pretrained(tmp_path / "dense")
+    tokenizer.save_pretrained(tmp_path / "dense")
+    model.float()
+    return tmp_path / "dense"

@@ -7,12 +7,14 @@ as the hub has them.
 import json
 
 import by_hand
+import lm_eval
 import pytest
 import torch
 
-from thanos.config import PROJECT, resolve
+from thanos.config import RunBuilder, resolve
 from thanos.models import load_model, load_tokenizer
-from thanos.stages.evaluate import measure_zero_shot
+from thanos.paths import PROJECT
+from thanos.stages.evaluate import Inputs, evaluate
 
 BATCH_SIZE = 5
 COUNT = 20  # items per task
@@ -140,6 +142,13 @@ def testbed(request):
     return request.param, load_model(folder, dtype=torch.float32), load_tokenizer(folder)
 
 
+def evaluate_tasks(folder, given, items=None):
+    """What our stage measures of a dense model."""
+    given = [*given, "method=dense", "evaluation.corpora=[]", "device=cpu"]
+    run = RunBuilder().run(resolve(given))
+    return evaluate(run.evaluation, run.place, Inputs(None, (), items, folder / "parts"))
+
+
 def test_identical_numbers(testbed, mirror, tmp_path, monkeypatch):
     name, model, tokenizer = testbed
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
@@ -149,26 +158,27 @@ def test_identical_numbers(testbed, mirror, tmp_path, monkeypatch):
     pages = [{"page": page} for page in ARTICLES]
     by_hand.write_task(tmp_path, "wikitext", "wikitext/wikitext.yaml", "test", pages)
     names = [*TASKS, "wikitext"]
-    given = [f"model={name}", "evaluation.batch_size=1", f"mirror={mirror}"]
+    given = [f"model={name}", f"mirror={mirror}", f"evaluation.task_batch_size={BATCH_SIZE}"]
     given += [f"evaluation.tasks=[{','.join(names)}]", "evaluation.limit=null"]
-    config = resolve([*given, f"evaluation.task_batch_size={BATCH_SIZE}"])
 
-    ours = measure_zero_shot(config, model, tokenizer)
-    expected = by_hand.evaluate(model, tokenizer, tmp_path, names, BATCH_SIZE)
+    ours = evaluate_tasks(tmp_path, given)
+    # One task at a time: requests are padded to the longest of their batch.
+    expected = {
+        task: by_hand.evaluate(model, tokenizer, tmp_path, [task], BATCH_SIZE) for task in names
+    }
 
     assert list(ours["tasks"]) == list(TASKS)
     for task, result in ours["tasks"].items():
-        theirs = expected["results"][task]
+        theirs = expected[task]["results"][task]
         assert result["acc"] == 100 * theirs["acc,none"], task
         assert result["acc_stderr"] == 100 * theirs["acc_stderr,none"], task
         normalized = theirs.get("acc_norm,none")
         assert result["acc_norm"] == (None if normalized is None else 100 * normalized), task
-        assert result["n"] == expected["n-samples"][task]["effective"] == COUNT
-        assert result["version"] == str(expected["versions"][task])
-    accuracies = [result["acc"] for result in ours["tasks"].values()]
-    assert ours["mean_acc"] == pytest.approx(sum(accuracies) / len(accuracies), rel=1e-12)
-    assert len(set(accuracies)) > 1
-    text, theirs = ours["texts"]["wikitext"], expected["results"]["wikitext"]
+        assert result["n"] == expected[task]["n-samples"][task]["effective"] == COUNT
+        assert result["version"] == str(expected[task]["versions"][task])
+        assert (result["harness"], result["limit"]) == (lm_eval.__version__, None)
+    assert len({result["acc"] for result in ours["tasks"].values()}) > 1
+    text, theirs = ours["texts"]["wikitext"], expected["wikitext"]["results"]["wikitext"]
     for metric in ("word_perplexity", "byte_perplexity", "bits_per_byte"):
         assert text[metric] == theirs[f"{metric},none"]
     assert text["n"] == 2
@@ -183,13 +193,15 @@ def test_the_testbeds_own_task(testbed, tmp_path, monkeypatch):
     write_task(items)
     monkeypatch.chdir(items)  # by hand, lm-eval looks for the data file here
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    config = resolve([f"model={name}", "evaluation=testbed", "evaluation.limit=24"])
+    given = [f"model={name}", "evaluation=testbed", "evaluation.limit=24"]
+    given += [f"evaluation.task_batch_size={BATCH_SIZE}"]
 
-    ours = measure_zero_shot(config, model, tokenizer, items)["tasks"]["doc_continuation"]
-    by = by_hand.evaluate(
-        model, tokenizer, TASKS_FOLDER, ["doc_continuation"], config.evaluation.task_batch_size, 24
-    )["results"]["doc_continuation"]
+    ours = evaluate_tasks(tmp_path, given, items)["tasks"]["doc_continuation"]
+    by = by_hand.evaluate(model, tokenizer, TASKS_FOLDER, ["doc_continuation"], BATCH_SIZE, 24)[
+        "results"
+    ]["doc_continuation"]
 
     assert ours["acc"] == 100 * by["acc,none"]
     assert ours["acc_stderr"] == 100 * by["acc_stderr,none"]
+    assert (ours["n"], ours["limit"]) == (24, 24)
     assert 25 < ours["acc"] < 100

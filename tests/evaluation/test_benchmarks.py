@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from thanos.errors import UserError
-from thanos.evaluation.benchmarks import DEFINITIONS, PAPER_TASKS, mirrored_rows
+from thanos.evaluation.benchmarks import DEFINITIONS, mirrored_rows, task_file
 
 ARC = {
     "id": "x",
@@ -56,8 +56,11 @@ def put(mirror, name, text):
 def test_an_original_release_gets_the_hubs_columns(tmp_path, task, name, original, columns):
     put(tmp_path, name, json.dumps(original) + "\n")
     assert mirrored_rows(task, tmp_path) == [columns]
+    assert task_file(task, tmp_path) == tmp_path / "zeroshot" / name
     put(tmp_path, f"{task}.jsonl", json.dumps(columns) + "\n")  # and those stay as they are
     assert mirrored_rows(task, tmp_path) == [columns]
+    assert task_file(task, tmp_path) == tmp_path / "zeroshot" / f"{task}.jsonl"
+    assert task_file("winogrande", tmp_path) is task_file("unheard_of", tmp_path) is None
 
 
 def test_the_official_table_of_openbookqa(tmp_path):
@@ -98,4 +101,3 @@ def test_the_definitions_are_where_lm_eval_keeps_them():
 
     folder = Path(lm_eval.__file__).parent / "tasks"
     assert [path for path in DEFINITIONS.values() if not (folder / path).is_file()] == []
-    assert len(PAPER_TASKS) == 7

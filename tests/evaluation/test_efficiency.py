@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 from thanos.artifacts import write_manifest
 from thanos.compression.compact_linear import compact_linear
-from thanos.config import dumps, resolve
+from thanos.config import RunBuilder, resolve
 from thanos.errors import UserError
 from thanos.evaluation import efficiency
 from thanos.evaluation.efficiency import (
@@ -21,10 +22,13 @@ from thanos.evaluation.efficiency import (
     stored_bytes,
 )
 from thanos.evaluation.synthetic import FAMILIES
-from thanos.models import load_model, prune_model, save_checkpoint
-from thanos.pruning import prune_weight
+from thanos.identity import LatencySpec
+from thanos.identity.fingerprints import fingerprint
+from thanos.identity.specs import read_spec
+from thanos.models import load_model, prune_model
+from thanos.pruning import parse_pattern, prune_weight
 from thanos.stages import speed
-from thanos.stages.efficiency import compare, main, measure_efficiency
+from thanos.stages.efficiency import compare, main, measure_latency
 
 CPU = torch.device("cpu")
 
@@ -33,14 +37,6 @@ CPU = torch.device("cpu")
 def few_rounds(monkeypatch):
     """Three rounds: what is tested is not how fast this machine is."""
     monkeypatch.setattr(efficiency, "_MOST_ROUNDS", 3)
-
-
-@pytest.fixture
-def dense_folder(model, tokenizer, tmp_path):
-    """The random model in half precision, on disk."""
-    save_checkpoint(model.half(), tokenizer, tmp_path / "dense")
-    model.float()
-    return tmp_path / "dense"
 
 
 @pytest.fixture
@@ -55,23 +51,16 @@ def prune_folder(dense_folder, tmp_path):
             lambda weight, statistics: prune_weight(weight, statistics, "magnitude", pattern),
             statistics="none",
         )
-        save_checkpoint(pruned, None, tmp_path / "pruned")
+        pruned.save_pretrained(tmp_path / "pruned")
         write_manifest(tmp_path / "pruned", {})
         return tmp_path / "pruned"
 
     return prune_folder
 
 
-def config_of(folder, pattern="structured:0.3"):
-    return resolve(
-        [
-            "model=hf",
-            f"model.path={folder}",
-            "method=magnitude",
-            f"pattern={pattern}",
-            "device=cpu",
-        ]
-    )
+def run_of(folder, pattern="structured:0.3"):
+    given = ["model=hf", f"model.path={folder}", "method=magnitude", f"pattern={pattern}"]
+    return RunBuilder().run(resolve([*given, "evaluation.efficiency=true", "device=cpu"]))
 
 
 def test_spread_is_median_and_range():
@@ -152,10 +141,10 @@ def test_decoding_goes_on_from_the_prompt(model):
 
 @pytest.mark.usefixtures("few_rounds")
 def test_a_structured_run(dense_folder, prune_folder):
-    pruned = load_model(prune_folder("structured:0.3"))
+    run, checkpoint = run_of(dense_folder), prune_folder("structured:0.3")
     matrices = 2 * (4 * 16 * 16 + 3 * 16 * 32)
 
-    results = measure_efficiency(config_of(dense_folder), load_model(dense_folder), pruned)
+    results = measure_latency(run.latency, run.place, checkpoint)
 
     assert results["form"] == "compact"
     assert results["layers_changed"] == 14
@@ -176,9 +165,9 @@ def test_a_structured_run(dense_folder, prune_folder):
 
 @pytest.mark.usefixtures("few_rounds")
 def test_zeros_alone_promise_no_speed(dense_folder, prune_folder):
-    pruned = load_model(prune_folder("2:4"))
+    run, checkpoint = run_of(dense_folder, "2:4"), prune_folder("2:4")
 
-    results = measure_efficiency(config_of(dense_folder, "2:4"), load_model(dense_folder), pruned)
+    results = measure_latency(run.latency, run.place, checkpoint)
 
     assert results["form"] == "zeros"  # no 2:4 kernels on a CPU
     assert results["logits_difference"] == 0
@@ -188,11 +177,11 @@ def test_zeros_alone_promise_no_speed(dense_folder, prune_folder):
 
 @pytest.mark.usefixtures("few_rounds")
 def test_the_stage_writes_one_file(dense_folder, prune_folder, tmp_path, monkeypatch):
-    (tmp_path / "config.yaml").write_text(dumps(config_of(dense_folder)))
-    output = tmp_path / "efficiency.json"
+    run, output = run_of(dense_folder), tmp_path / "latency.json"
 
     def stage(*arguments):
-        command = ["efficiency", str(tmp_path / "config.yaml"), "--output", str(output)]
+        command = ["efficiency", json.dumps(run.latency.to_json()), "--output", str(output)]
+        command += ["--place", json.dumps(run.place.to_json())]
         monkeypatch.setattr(sys, "argv", [*command, *map(str, arguments)])
         main()
         return json.loads(output.read_text())
@@ -200,7 +189,10 @@ def test_the_stage_writes_one_file(dense_folder, prune_folder, tmp_path, monkeyp
     checkpoint = prune_folder("structured:0.3")
     pruned = stage("--checkpoint", checkpoint)
     assert pruned["form"] == "compact"
-    assert pruned["provenance"]["seed"] == 0
+    assert read_spec(LatencySpec, str(output)) == run.latency
+    made = pruned["provenance"]
+    assert (made["used"]["device"], made["used"]["dtype"]) == ("cpu", "float32")
+    assert made["fingerprint"] == asdict(fingerprint(run.latency, run.place))
 
     (checkpoint / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match=r"model\.safetensors is damaged.*rule prune"):
@@ -213,7 +205,7 @@ def test_the_stage_writes_one_file(dense_folder, prune_folder, tmp_path, monkeyp
 def test_a_wide_model_is_faster(family, alpha):
     pair = speed.pruned_pair(family, 1024, 2, 256, "structured:0.3", alpha)
 
-    results = compare(*pair, "structured:0.3", 256, CPU)
+    results = compare(*pair, parse_pattern("structured:0.3"), 256, CPU)
 
     assert results["form"] == "compact"
     assert results["logits_difference"] < 1e-4

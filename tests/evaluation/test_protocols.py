@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from thanos.config import PROJECT, dumps, resolve
-from thanos.stages import evaluate
+from thanos.config import RunBuilder, resolve
+from thanos.paths import PROJECT
+from thanos.stages import corpora, evaluate
 from thanos.testbed.corpus import extract
 
 TESTBED = PROJECT / "thanos" / "testbed" / "models"
@@ -108,12 +109,19 @@ def test_the_number_is_that_of_an_independent_script(
     given += [f"mirror={mirror}", "evaluation.batch_size=3"]
     given += [f"evaluation.path={mirror / 'own.txt'}"] if corpus == "text" else []
     given += [f"evaluation.max_windows={most}"] if corpus == "docstrings" else []
-    (tmp_path / "config.yaml").write_text(dumps(resolve(given)))
-    outputs = [f"--{part}={tmp_path / part}" for part in ("perplexity", "zero-shot", "size")]
-    monkeypatch.setattr(sys, "argv", ["evaluate", str(tmp_path / "config.yaml"), *outputs])
+    run = RunBuilder().run(resolve(given))
 
-    evaluate.main()
-    ours = json.loads((tmp_path / "perplexity").read_text())["corpora"][corpus]
+    def stage(module, spec, *arguments):
+        told = [json.dumps(spec.to_json()), f"--place={json.dumps(run.place.to_json())}"]
+        monkeypatch.setattr(sys, "argv", [module.__name__, *told, *map(str, arguments)])
+        module.main()
+
+    windows, output = tmp_path / "windows", tmp_path / "evaluation.json"
+    stage(corpora, run.evaluation.windows[0], "--output", windows)
+    parts = ("--parts", tmp_path / "parts")
+    stage(evaluate, run.evaluation, "--windows", windows, *parts, "--output", output)
+    found = json.loads(output.read_text())
+    ours = found["corpora"][corpus]
 
     expected, windows = by_hand(TESTBED / name, read(mirror), most)
     assert ours["perplexity"] == pytest.approx(expected, rel=TOLERANCE)
@@ -121,8 +129,8 @@ def test_the_number_is_that_of_an_independent_script(
     assert windows > 3  # several batches, the last one not full
     assert ours["corpus_sha256"] == hashlib.sha256(read(mirror).encode()).hexdigest()
     assert len(ours["tokenizer_sha256"]) == len(ours["tokens_sha256"]) == 64
-    assert json.loads((tmp_path / "zero-shot").read_text())["tasks"] == {}
-    size = json.loads((tmp_path / "size").read_text())
+    assert (found["tasks"], found["texts"]) == ({}, {})
+    size = found["size"]
     stored = (TESTBED / name / "model.safetensors").stat().st_size
     assert 0.99 * stored < size["bytes"]["dense"] < stored  # all but the header
     assert size["parameters"]["nonzero"] <= size["parameters"]["total"]

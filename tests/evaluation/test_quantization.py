@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from thanos.config import resolve
+from thanos.config import RunBuilder, resolve
 from thanos.errors import UserError
 from thanos.evaluation.quantization import QuantizedBlocks, group_size, quantize_model, quantized
 from thanos.models import BlocksInMemory, load_model, logits_by_blocks
-from thanos.stages.opening import model_path
+from thanos.paths import model_folder
 
 
 def test_a_row_that_can_be_checked_on_paper():
@@ -38,10 +38,10 @@ def test_groups_divide_the_width(width, group):
 
 
 def test_a_streamed_and_a_loaded_model_are_quantised_alike():
-    path = model_path(resolve([]))
+    path = model_folder(resolve([]).model.path)
     windows = torch.arange(2 * 32).reshape(2, 32)
-    dense = load_model(path, dtype="float32")
-    streamed = QuantizedBlocks(BlocksInMemory(load_model(path, dtype="float32")), "int4")
+    dense = load_model(path, dtype=torch.float32)
+    streamed = QuantizedBlocks(BlocksInMemory(load_model(path, dtype=torch.float32)), "int4")
     logits = torch.cat(list(logits_by_blocks(streamed, windows, 2, "cpu")))
     with torch.no_grad():
         before = dense(windows).logits
@@ -52,12 +52,17 @@ def test_a_streamed_and_a_loaded_model_are_quantised_alike():
     difference = ((after - before).norm() / before.norm()).item()
     assert 0.005 < difference < 0.5
     head = dense.get_output_embeddings().weight
-    assert torch.equal(head, load_model(path, dtype="float32").get_output_embeddings().weight)
+    assert torch.equal(head, load_model(path, dtype=torch.float32).get_output_embeddings().weight)
 
 
-def test_quantisation_is_part_of_the_run():
-    runs = [resolve([f"evaluation.quantization={kind}"]) for kind in ("none", "int4")]
-    assert runs[0].identity() != runs[1].identity()
-    assert runs[0].evaluation_identity() == runs[1].evaluation_identity()
+def test_quantisation_is_part_of_the_evaluation_but_not_of_what_is_evaluated():
+    configs = [resolve([f"evaluation.quantization={kind}"]) for kind in ("none", "int4")]
+    plain, quantized = (RunBuilder().run(config) for config in configs)
+    assert plain.evaluation.id != quantized.evaluation.id
+    assert plain.name != quantized.name
+    assert plain.pruning == quantized.pruning
+    assert plain.evaluation.windows == quantized.evaluation.windows
+    parts = zip(plain.evaluation.parts(), quantized.evaluation.parts(), strict=True)
+    assert [a.id == b.id for a, b in parts] == [False, False, True]  # the size is as stored
     with pytest.raises(UserError, match=r"evaluation\.quantization is 'int3'; expected none, int8"):
         resolve(["evaluation.quantization=int3"])

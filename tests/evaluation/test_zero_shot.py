@@ -88,7 +88,7 @@ def test_the_numbers_are_those_of_lm_eval_run_by_hand(
         tasks=["fruit"],
         task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
     )
-    (ours,) = zero_shot(model, tokenizer, ["fruit"], include_path=fruit, batch_size=3).tasks
+    ours = zero_shot(model, tokenizer, "fruit", include_path=fruit, batch_size=3)
     expected = by_hand["results"]["fruit"]
     assert ours.accuracy == 100 * expected["acc,none"]
     assert ours.normalized_accuracy == 100 * expected["acc_norm,none"]
@@ -109,13 +109,13 @@ def test_accuracy_is_what_scoring_each_choice_gives(model, tokenizer, fruit):
                 logprobs = model(input_ids=ids[None]).logits[0].log_softmax(-1)
             scores.append(sum(logprobs[t - 1, ids[t]].item() for t in range(len(prompt), len(ids))))
         hits += max(range(3), key=scores.__getitem__) == item["gold"]
-    result = zero_shot(model, tokenizer, ["fruit"], include_path=fruit)
+    result = zero_shot(model, tokenizer, "fruit", include_path=fruit)
     assert 0 < hits < 7  # otherwise this test proves nothing
     accuracy = hits / 7
-    assert result.mean_accuracy == pytest.approx(100 * accuracy)
+    assert result.accuracy == pytest.approx(100 * accuracy)
     # the standard error of a mean of n hits or misses, with n - 1
     error = math.sqrt(accuracy * (1 - accuracy) / 6)
-    assert result.tasks[0].standard_error == pytest.approx(100 * error)
+    assert result.standard_error == pytest.approx(100 * error)
 
 
 def test_data_folder_and_limit(model, tokenizer, fruit, tmp_path):
@@ -123,20 +123,17 @@ def test_data_folder_and_limit(model, tokenizer, fruit, tmp_path):
     data.mkdir()
     (data / "fruit.jsonl").write_text(json_lines(ITEMS[:5]))
     options = {"include_path": fruit, "data_folder": data}
-    assert zero_shot(model, tokenizer, ["fruit"], **options).tasks[0].items == 5
-    limited = zero_shot(model, tokenizer, ["fruit"], limit=2, **options)
-    assert (limited.tasks[0].items, limited.limit) == (2, 2)
+    assert zero_shot(model, tokenizer, "fruit", **options).items == 5
+    assert zero_shot(model, tokenizer, "fruit", limit=2, **options).items == 2
 
 
 def test_the_papers_tasks_read_a_mirror(model, tokenizer, mirror):
     names = ["winogrande", "openbookqa", "boolq", "piqa", "hellaswag", "arc_easy", "arc_challenge"]
-    result = zero_shot(model, tokenizer, [*names, "rte"], mirror=mirror)
-    assert [task.task for task in result.tasks] == [*names, "rte"]
-    assert {task.items for task in result.tasks} == {3}
+    results = {name: zero_shot(model, tokenizer, name, mirror=mirror) for name in (*names, "rte")}
+    assert {task.items for task in results.values()} == {3}
     # Three equal items: all right or all wrong.
-    assert {task.accuracy for task in result.tasks} <= {0, 100}
-    assert result.mean_accuracy == sum(task.accuracy for task in result.tasks) / 8
-    versions = {task.task: task.version for task in result.tasks}
+    assert {task.accuracy for task in results.values()} <= {0, 100}
+    versions = {name: task.version for name, task in results.items()}
     assert versions["boolq"] == "2.0"
     assert versions["piqa"] == "1.0"
 
@@ -146,29 +143,26 @@ def test_it_says_nothing_and_leaves_nothing_behind(model, tokenizer, mirror, cap
     monkeypatch.chdir(mirror)
     before = sorted(mirror.rglob("*"))
     assert tokenizer.pad_token is None
-    zero_shot(model, tokenizer, ["hellaswag", "boolq"], mirror=mirror)
+    for task in ("hellaswag", "boolq"):
+        zero_shot(model, tokenizer, task, mirror=mirror)
     assert capsys.readouterr() == ("", "")
     assert sorted(mirror.rglob("*")) == before
     assert tokenizer.pad_token is None
 
 
 @pytest.mark.parametrize(
-    ("tasks", "message"),
+    ("task", "message"),
     [
-        ([], "evaluation.tasks: no task is named"),
+        ("winogrand", "unknown task 'winogrand'; known are winogrande, openbookqa, "),
         (
-            ["winogrand"],
-            "unknown task 'winogrand'; known are winogrande, openbookqa, ",
-        ),
-        (
-            ["piqa"],
+            "piqa",
             "has no zeroshot/piqa.jsonl or zeroshot/piqa_valid_rebuilt.jsonl for task 'piqa'",
         ),
     ],
 )
-def test_what_cannot_be_scored(model, tokenizer, tmp_path, tasks, message):
+def test_what_cannot_be_scored(model, tokenizer, tmp_path, task, message):
     with pytest.raises(UserError, match=message):
-        zero_shot(model, tokenizer, tasks, mirror=tmp_path)
+        zero_shot(model, tokenizer, task, mirror=tmp_path)
 
 
 def test_no_network_and_no_mirror(model, tokenizer, monkeypatch, tmp_path):
@@ -176,13 +170,13 @@ def test_no_network_and_no_mirror(model, tokenizer, monkeypatch, tmp_path):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr("datasets.config.HF_MODULES_CACHE", tmp_path)
     with pytest.raises(UserError, match=r"piqa could not be .* zeroshot/piqa.jsonl"):
-        zero_shot(model, tokenizer, ["piqa"])
+        zero_shot(model, tokenizer, "piqa")
 
 
 def test_damaged_local_data(model, tokenizer, fruit):
     (fruit / "fruit.jsonl").write_text('{"question": "a"}\n{"quest')
     with pytest.raises(UserError, match=r"fruit.jsonl, line 2: not JSON"):
-        zero_shot(model, tokenizer, ["fruit"], include_path=fruit)
+        zero_shot(model, tokenizer, "fruit", include_path=fruit)
     (fruit / "fruit.jsonl").unlink()
     with pytest.raises(UserError, match=r"fruit.jsonl does not exist"):
-        zero_shot(model, tokenizer, ["fruit"], include_path=fruit)
+        zero_shot(model, tokenizer, "fruit", include_path=fruit)

@@ -123,17 +123,38 @@ def test_work_folder_goes_when_all_is_done(tmp_path):
     assert not (tmp_path / "work").exists()
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_after_an_error_it_stays_if_it_holds_finished_blocks(tmp_path, finished):
+@pytest.mark.parametrize(
+    ("file", "kept"),
+    [
+        ("block-0000.json", True),
+        ("thanos-2-4/block-0000.json", True),
+        ("measurements/corpus.json", True),
+        ("block-0000.safetensors", False),
+        ("calibration/manifest.json", False),
+        (None, False),
+    ],
+)
+def test_after_an_error_it_stays_if_it_holds_something_finished(tmp_path, file, kept):
     def fail():
         with work_folder(tmp_path / "work") as folder:
-            if finished:
-                (folder / "block-0000.json").write_text("{}")
+            if file is not None:
+                (folder / file).parent.mkdir(exist_ok=True)
+                (folder / file).write_text("{}")
             raise UserError("no such corpus")
 
     with pytest.raises(UserError, match="no such corpus"):
         fail()
-    assert (tmp_path / "work").exists() == finished
+    assert (tmp_path / "work").exists() == kept
+
+
+def test_leftovers_of_cut_short_writes_are_cleared(tmp_path):
+    work = tmp_path / "work"
+    for name in ("block-0000.json", ".a.tmp", "inner/.b.tmp", "inner/c", "inner/.d/.e"):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).touch()
+    with work_folder(work):
+        left = {file.relative_to(work).as_posix() for file in work.rglob("*")}
+    assert left == {"block-0000.json", "inner", "inner/c", "lock"}
 
 
 def test_two_processes_do_not_share_a_work_folder(tmp_path):

@@ -1,5 +1,6 @@
 import errno
 import json
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -8,6 +9,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -15,7 +17,7 @@ from safetensors.torch import save_file
 
 from thanos.errors import UserError
 from thanos.models import location
-from thanos.models.location import cached_folder, local_folder, weight_files
+from thanos.models.location import cached_folder, hub_commit, local_folder, weight_files
 
 
 @pytest.fixture
@@ -117,7 +119,18 @@ def test_weights_in_one_file_or_in_shards(folder):
     with pytest.raises(UserError, match=r"model-2\.safetensors is missing; copy or download"):
         weight_files(folder)
 
-    (folder / "model.safetensors.index.json").write_text("{")
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "{",
+        "[]",
+        *(json.dumps({"weight_map": given}) for given in ("w", {"w": 1}, {"w": []})),
+        *(json.dumps({"weight_map": {"w": f"{place}w.safetensors"}}) for place in ("../", "/")),
+    ],
+)
+def test_an_index_that_names_no_files_of_its_folder(folder, index):
+    (folder / "model.safetensors.index.json").write_text(index)
     with pytest.raises(UserError, match=r"index\.json is damaged"):
         weight_files(folder)
 
@@ -162,3 +175,65 @@ def test_only_what_is_on_this_machine_has_a_cached_folder(folder, tmp_path, monk
     assert cached_folder("someone/somewhat") is None  # its weights are still to come
     save_file({"w": torch.ones(2)}, folder / "model.safetensors")
     assert cached_folder("someone/somewhat") == folder
+
+
+class Hub:
+    """Answers for the hub, or refuses to; counts the questions."""
+
+    def __init__(self, answer):
+        self.answer, self.asked = answer, []
+
+    def __call__(self):
+        return self
+
+    def model_info(self, name, *, revision, timeout):
+        self.asked.append((name, revision))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return SimpleNamespace(sha=self.answer)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Return `hub(answer)`: nothing is on this machine, and the hub says that."""
+
+    def not_here(name, **options):
+        assert options["local_files_only"]
+        raise LocalEntryNotFoundError("not in the cache")
+
+    def hub(answer):
+        answering = Hub(answer)
+        monkeypatch.setattr(location, "HfApi", answering)
+        return answering
+
+    monkeypatch.setattr(location, "snapshot_download", not_here)
+    monkeypatch.setattr(location, "_unreachable", [])
+    hub_commit.cache_clear()
+    yield hub
+    hub_commit.cache_clear()
+
+
+def test_a_commit_stands_for_itself_and_a_branch_for_what_it_is_today(hub, monkeypatch):
+    asked = hub("c0" * 20).asked
+    assert hub_commit("some/model", "ab" * 20) == "ab" * 20
+    assert asked == []
+    assert [hub_commit("some/model", "main") for _ in range(2)] == ["c0" * 20] * 2
+    assert asked == [("some/model", "main")]
+    # What has been downloaded is what will be used.
+    monkeypatch.setattr(location, "snapshot_download", lambda *_, **__: "/cache/snapshots/5a5a")
+    assert hub_commit("some/model", None) == "5a5a"
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "questions"),
+    [
+        (httpx2.ConnectTimeout("slow"), 1),  # the next would wait as long again
+        (RepositoryNotFoundError("no", response=answer(404)), 2),
+        (OfflineModeIsEnabled("offline"), 2),
+    ],
+)
+def test_a_hub_that_cannot_tell_is_no_error(hub, error, questions):
+    asked = hub(error).asked
+    assert [hub_commit(f"some/model-{n}", None) for n in range(2)] == [None, None]
+    assert len(asked) == questions

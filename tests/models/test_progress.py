@@ -21,7 +21,7 @@ def test_blocks_that_were_finished_before_say_nothing_about_the_time_left(monkey
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     with (
         caplog.at_level(logging.INFO, logger="thanos"),
-        report_progress(done=2, total=5, on_layer=None) as report,
+        report_progress(done=2, total=5) as report,
     ):
         for index, seconds in enumerate((1000, 1000, 30, 90, 60)):
             now += seconds
@@ -45,7 +45,7 @@ def test_a_terminal_shows_one_bar_with_layer_loss_and_time_left(monkeypatch, cap
 
     with (
         caplog.at_level(logging.INFO, logger="thanos"),
-        report_progress(done=2, total=5, on_layer=None) as report,
+        report_progress(done=2, total=5) as report,
     ):
         report.block(0)
         report.block(1)

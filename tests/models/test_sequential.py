@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from thanos.errors import UserError
-from thanos.models import find_blocks, linear_layers, prune_model, save_checkpoint
+from thanos.models import find_blocks, linear_layers, prune_model
 from thanos.models.experts import ExpertMatrix, parameter_of
 from thanos.pruning import PruningError, prune_weight
 
@@ -62,7 +62,7 @@ def test_prune_save_and_open_again(any_model, windows, tmp_path):
     in_memory = any_model(input_ids=windows).logits
     assert not torch.equal(in_memory, dense)
 
-    save_checkpoint(any_model, None, tmp_path)
+    any_model.save_pretrained(tmp_path)
     reloaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
 
     assert torch.equal(reloaded(input_ids=windows).logits, in_memory)
@@ -163,17 +163,13 @@ def test_half_precision_model_stays_half_and_finite(tiny, windows):
 
 
 def test_records_carry_what_the_method_reports(tiny, windows):
-    reported = []
-
     records = prune_model(
         tiny("llama"),
         windows,
         lambda w, inputs: Halved(w, relative_error=0.5, damping=0.1, details={"iterations": 3}),
         statistics="gram",
-        on_layer=reported.append,
     )
 
-    assert reported == records
     assert (records[0].relative_error, records[0].damping) == (0.5, 0.1)
     assert records[0].details == {"iterations": 3}
     assert records[0].sparsity == 0  # the true share of zeros, whatever the method claims

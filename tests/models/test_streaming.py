@@ -17,7 +17,6 @@ from thanos.models import (
     load_model,
     logits_by_blocks,
     prune_model,
-    save_checkpoint,
 )
 from thanos.models.host_states import HostStates, MappedStates, hidden_states
 from thanos.models.stored_weights import read_tensor
@@ -59,7 +58,7 @@ def folder(tmp_path):
 
 
 def test_streamed_pruning_is_that_in_memory(any_model, windows, folder, tmp_path):
-    save_checkpoint(any_model, None, folder)
+    any_model.save_pretrained(folder)
 
     finished, records = stream(folder, windows, tmp_path / "work")
     (tmp_path / "pruned").mkdir()
@@ -82,7 +81,7 @@ def test_streamed_pruning_is_that_in_memory(any_model, windows, folder, tmp_path
 
 
 def test_streamed_logits_are_the_models_own(any_model, windows, folder):
-    save_checkpoint(any_model, None, folder)
+    any_model.save_pretrained(folder)
 
     logits = list(logits_by_blocks(StreamedBlocks(folder), windows, 2, "cpu"))
 
@@ -91,12 +90,19 @@ def test_streamed_logits_are_the_models_own(any_model, windows, folder):
     assert all(torch.equal(*pair) for pair in zip(logits, expected, strict=True))
 
 
+def test_tokens_of_another_vocabulary_are_refused(tiny, folder):
+    tiny("llama").save_pretrained(folder)
+
+    with pytest.raises(UserError, match="token 64 is outside the model's vocabulary of 64"):
+        list(logits_by_blocks(StreamedBlocks(folder), torch.full((1, 4), 64), 1, "cpu"))
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_model_of_a_single_block(custom, tiny, windows, folder, family):
     config = tiny(family).config
     config.num_hidden_layers = 1
     model = custom(config)
-    save_checkpoint(model, None, folder)
+    model.save_pretrained(folder)
 
     (logits,) = logits_by_blocks(StreamedBlocks(folder), windows[:1], 1, "cpu")
 
@@ -104,7 +110,7 @@ def test_a_model_of_a_single_block(custom, tiny, windows, folder, family):
 
 
 def test_buffers_are_those_of_an_opened_model(any_model, folder):
-    save_checkpoint(any_model.to(torch.bfloat16), None, folder)
+    any_model.to(torch.bfloat16).save_pretrained(folder)
 
     streamed = dict(StreamedBlocks(folder).model.named_buffers())
 
@@ -138,7 +144,7 @@ def test_shards_and_dtype_are_kept(tiny, windows, folder, tmp_path, dtype):
 @pytest.mark.parametrize(("family", "prefix"), [("gpt2", "transformer."), ("opt", "model.")])
 def test_names_without_the_models_prefix(tiny, windows, folder, tmp_path, family, prefix):
     model = tiny(family)
-    save_checkpoint(model, None, folder)
+    model.save_pretrained(folder)
     file = folder / "model.safetensors"
     weights = {name.removeprefix(prefix): value for name, value in load_file(file).items()}
     save_file(weights, file, metadata={"format": "pt"})
@@ -153,7 +159,7 @@ def test_names_without_the_models_prefix(tiny, windows, folder, tmp_path, family
 
 
 def test_one_block_is_in_memory_at_a_time(tiny, windows, folder):
-    save_checkpoint(tiny("llama"), None, folder)
+    tiny("llama").save_pretrained(folder)
     source = StreamedBlocks(folder)
 
     def loaded():
@@ -170,7 +176,7 @@ def test_one_block_is_in_memory_at_a_time(tiny, windows, folder):
 
 
 def test_config_loses_its_sparsity_config_and_nothing_else(tiny, folder, tmp_path):
-    save_checkpoint(tiny("llama"), None, folder)
+    tiny("llama").save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "sparsity_config": {}, "own": 1}))
 
@@ -184,7 +190,7 @@ def test_config_loses_its_sparsity_config_and_nothing_else(tiny, folder, tmp_pat
 
 @pytest.mark.parametrize("budget", [0, 10**9])
 def test_hidden_states_in_mapped_files_change_nothing(tiny, windows, folder, tmp_path, budget):
-    save_checkpoint(tiny("gemma2"), None, folder)
+    tiny("gemma2").save_pretrained(folder)
     hidden = hidden_states(1000, budget, tmp_path)
     assert type(hidden) is (HostStates if budget else MappedStates)
 
@@ -216,7 +222,7 @@ UP = "model.layers.1.mlp.up_proj.weight"
     ],
 )
 def test_weights_that_do_not_fit_are_named_before_any_is_read(tiny, folder, edit, message):
-    save_checkpoint(tiny("llama"), None, folder)
+    tiny("llama").save_pretrained(folder)
     change(folder, edit)
 
     with pytest.raises(UserError, match=message):
@@ -224,7 +230,7 @@ def test_weights_that_do_not_fit_are_named_before_any_is_read(tiny, folder, edit
 
 
 def test_weights_that_are_not_used_are_logged(tiny, folder, caplog):
-    save_checkpoint(tiny("llama"), None, folder)
+    tiny("llama").save_pretrained(folder)
     change(folder, lambda w: w.update(extra=torch.zeros(1)))
 
     with caplog.at_level(logging.WARNING, logger="thanos"):
@@ -234,7 +240,7 @@ def test_weights_that_are_not_used_are_logged(tiny, folder, caplog):
 
 
 def test_a_non_finite_weight_is_named(tiny, folder):
-    save_checkpoint(tiny("llama"), None, folder)
+    tiny("llama").save_pretrained(folder)
     change(folder, lambda w: w[UP].__setitem__((0, 0), torch.nan))
 
     with pytest.raises(UserError, match=f"weight {UP} in .* holds NaN or infinite"):
@@ -244,7 +250,7 @@ def test_a_non_finite_weight_is_named(tiny, folder):
 def test_a_layer_stored_in_a_narrower_format_than_the_others_is_refused(
     tiny, windows, folder, tmp_path
 ):
-    save_checkpoint(tiny("llama"), None, folder)
+    tiny("llama").save_pretrained(folder)
     change(folder, lambda w: w.update({UP: w[UP].half()}))
 
     with pytest.raises(UserError, match=f"weight {UP} in .* is stored as F16, most others"):
@@ -253,7 +259,7 @@ def test_a_layer_stored_in_a_narrower_format_than_the_others_is_refused(
 
 def test_norms_in_another_format_are_kept(tiny, windows, folder, tmp_path):
     norm = "model.layers.1.input_layernorm.weight"
-    save_checkpoint(tiny("llama").bfloat16(), None, folder)
+    tiny("llama").bfloat16().save_pretrained(folder)
     change(folder, lambda w: w.update({norm: w[norm].float() + 1e-6}))
     dense = load_file(folder / "model.safetensors")[norm]
 
@@ -265,7 +271,7 @@ def test_norms_in_another_format_are_kept(tiny, windows, folder, tmp_path):
 
 @pytest.mark.parametrize("stored", ["config", "weight"])
 def test_quantised_checkpoints_are_refused(tiny, folder, stored):
-    save_checkpoint(tiny("llama"), None, folder)
+    tiny("llama").save_pretrained(folder)
     if stored == "config":
         config = json.loads((folder / "config.json").read_text())
         config["quantization_config"] = {"quant_method": "fp8"}
@@ -279,46 +285,47 @@ def test_quantised_checkpoints_are_refused(tiny, folder, stored):
 
 def test_streamed_perplexity_is_that_of_the_whole_model(tiny, windows, folder, tmp_path):
     model = tiny("gemma3").bfloat16()
-    save_checkpoint(model, None, folder)
+    model.save_pretrained(folder)
     source = StreamedBlocks(folder, dtype=torch.float32)
 
     logits = logits_by_blocks(source, windows, 2, "cpu", hidden_states(1, 0, tmp_path))
 
-    expected = perplexity(load_model(folder, dtype="float32"), windows, batch_size=2)
+    expected = perplexity(load_model(folder, dtype=torch.float32), windows, batch_size=2)
     assert perplexity_of_logits(logits, windows) == expected
 
 
-def test_finished_blocks_run_once_more_and_are_not_pruned_again(tiny, windows, folder, tmp_path):
-    save_checkpoint(tiny("llama"), None, folder)
+def test_finished_blocks_run_once_more_and_are_not_pruned_again(
+    tiny, windows, folder, tmp_path, caplog
+):
+    tiny("llama").save_pretrained(folder)
     expected, records = stream(folder, windows, tmp_path / "whole")
     stopped = FinishedBlocks(tmp_path / "work", {"run": 1})
 
-    def stop(record):
-        if record.block == 2:
+    def stop(weight, inputs):
+        if len(stopped) == 2:
             raise KeyboardInterrupt
+        return thanos_2_4(weight, inputs)
 
     with pytest.raises(KeyboardInterrupt):
         prune_model(
             StreamedBlocks(folder, finished=stopped),
             windows,
-            thanos_2_4,
+            stop,
             statistics="gram",
             batch_size=2,
-            on_layer=stop,
         )
-    pruned_again: list[str] = []
-    finished, resumed = stream(
-        folder, windows, tmp_path / "work", on_layer=lambda r: pruned_again.append(r.name)
-    )
+    caplog.set_level(logging.INFO, logger="thanos")
+    finished, resumed = stream(folder, windows, tmp_path / "work")
 
-    assert {name.split(".")[2] for name in pruned_again} == {"2"}
+    pruned_again = [said.split(".")[2] for said in caplog.messages if said.startswith("pruned ")]
+    assert set(pruned_again) == {"2"}
     assert untimed(resumed) == untimed(records)
     for name, tensor in expected.tensors.items():
         assert torch.equal(read_tensor(finished.tensors[name]), read_tensor(tensor))
 
 
 def test_nothing_runs_when_all_blocks_are_finished(tiny, windows, folder, tmp_path, monkeypatch):
-    save_checkpoint(tiny("llama"), None, folder)
+    tiny("llama").save_pretrained(folder)
     _, records = stream(folder, windows, tmp_path / "work")
 
     def refuse(*args):

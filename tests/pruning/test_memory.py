@@ -43,7 +43,7 @@ def test_temporaries_stay_within_the_budget(
     size: int, budgets: tuple[int, ...], method: str
 ) -> None:
     """The same weights, bit for bit, under a budget that splits the rows and one that does not."""
-    layer = synthetic_layer((size, size), tokens=size)
+    layer = synthetic_layer((size, size))
     results = []
     for budget in budgets:
         result, beyond = prune_counting(layer.W, layer.inputs, method, budget * MIB)
@@ -55,7 +55,7 @@ def test_temporaries_stay_within_the_budget(
 
 
 def test_a_small_budget_is_what_bounds_them() -> None:
-    layer = synthetic_layer((1024, 1024), tokens=1024)
+    layer = synthetic_layer((1024, 1024))
     _, beyond = prune_counting(layer.W, layer.inputs, "thanos", 64 * MIB)
     assert beyond > 7 * MIB
 

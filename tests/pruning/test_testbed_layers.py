@@ -3,17 +3,18 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import oracle
 import pytest
 import torch
 from torch import Tensor
 
-from thanos.config import resolve
-from thanos.models import LayerRecord, prune_model
+from thanos.config import RunBuilder, resolve
+from thanos.models import find_blocks, linear_layers, prune_model
+from thanos.opening import open_dense
 from thanos.pruning import InputStatistics, PruningResult, prune_weight
-from thanos.stages.calibrate import draw_windows
-from thanos.stages.opening import open_dense
+from thanos.stages.calibrate import calibrate, read_windows
 
 PATTERNS = ("structured:0.3", "2:4", "0.5")
 
@@ -33,11 +34,13 @@ class Case:
     loss_difference: float  # relative
 
 
-def cases(model: str, most_layers: int | None = None, *overrides: str) -> list[Case]:
+def cases(folder: Path, model: str, most_layers: int | None = None, *overrides: str) -> list[Case]:
     """All methods with an update on a model's layers; each block follows those pruned by Thanos."""
-    config = resolve([f"model={model}", "calibration=docstrings", *overrides])
+    run = RunBuilder().run(resolve([f"model={model}", "calibration=docstrings", *overrides]))
+    spec = run.pruning
+    calibrate(spec.calibration, run.place, folder / "calibration")
     found: list[tuple[str, str, float, float]] = []
-    names: list[str] = []
+    per_layer = 2 * len(PATTERNS)
     update = InputStatistics.update
 
     def update_twice(statistics: InputStatistics, x: Tensor) -> None:
@@ -55,25 +58,27 @@ def cases(model: str, most_layers: int | None = None, *overrides: str) -> list[C
             same = float((first.mask == second.mask).double().mean())
             lost = [oracle.loss(weight, result.weight, double.gram) for result in (first, second)]
             found.append((method, pattern, same, abs(lost[0] / lost[1] - 1)))
+        if most_layers and len(found) == most_layers * per_layer:
+            raise _Enough
         return first
 
-    def on_layer(record: LayerRecord) -> None:
-        names.append(record.name)
-        if len(names) == most_layers:
-            raise _Enough
-
+    opened = open_dense(spec.model, run.place).float()
+    blocks = find_blocks(opened)
+    names = [
+        name
+        for index, block in enumerate(blocks.modules)
+        for name in linear_layers(block, blocks.name_of(index))
+    ]
     with pytest.MonkeyPatch.context() as patch, suppress(_Enough):
         patch.setattr(InputStatistics, "update", update_twice)
         prune_model(
-            open_dense(config).float(),
-            draw_windows(config)[0],
+            opened,
+            read_windows(folder / "calibration")[0],
             prune,
             statistics="gram",
-            batch_size=config.calibration.batch_size,
+            batch_size=run.place.calibration_batch,
             statistics_dtype=torch.float64,
-            on_layer=on_layer,
         )
-    per_layer = 2 * len(PATTERNS)
     return [Case(names[index // per_layer], *case) for index, case in enumerate(found)]
 
 
@@ -89,11 +94,11 @@ def check(found: list[Case]) -> None:
         print(f"{len(these)} layers, {method} {pattern}: {same:.4%}, loss within {difference:.1e}")
 
 
-def test_first_layers() -> None:
-    check(cases("doc-llama", 4, "calibration.windows=16"))
+def test_first_layers(tmp_path: Path) -> None:
+    check(cases(tmp_path, "doc-llama", 4, "calibration.windows=16"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["doc-llama", "doc-opt"])
-def test_all_layers(model: str) -> None:
-    check(cases(model))
+def test_all_layers(model: str, tmp_path: Path) -> None:
+    check(cases(tmp_path, model))

@@ -4,18 +4,22 @@ The workflow runs the same commands; here Python is loaded once for all of them.
 """
 
 import contextlib
+import json
 import multiprocessing
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
-from thanos.config import dumps
-from thanos.suites import load_suite
+from thanos import layout
+from thanos.artifacts import write_json
+from thanos.workflow.catalog import listing, things_of
+from thanos.workflow.suites import load_suite
 
 GOLDEN = Path(__file__).parent.parent.parent / "results" / "reference" / "golden.json"
 METHODS = ("dense", "wanda", "thanos")
@@ -28,32 +32,34 @@ def stage(name: str, *arguments: object) -> None:
     import_module(f"thanos.stages.{name}").main()
 
 
-def make_runs(folder: Path) -> None:
-    """The cells in which every seeded fault shows, laid out as the workflow does."""
-    for run in load_suite("regression", quick=True).runs:
-        if run.config.method.name not in METHODS or run.config.outlier_fraction:
-            continue
-        results = folder / run.identifier
-        tokens = {"evaluation": folder / f"{run.evaluation}"}
-        configs = {"evaluation": run.config.for_evaluation()}
-        if run.calibration:
-            tokens["calibration"] = folder / f"{run.calibration}"
-            configs["calibration"] = run.config.for_calibration()
-        for use, maker in (("evaluation", "corpora"), ("calibration", "calibrate")):
-            if use in tokens and not tokens[use].exists():
-                config = tokens[use].with_suffix(".yaml")
-                stage("configure", "--resolved", dumps(configs[use]), "--output", config)
-                stage(maker, config, "--output", tokens[use])
-        config = results / "config.yaml"
-        stage("configure", "--resolved", dumps(run.config), "--output", config)
-        given = [config]
-        if run.calibration:
-            made = ["--checkpoint", results / "checkpoint", "--record", results / "pruning.json"]
-            stage("prune", config, "--calibration", tokens["calibration"], *made)
-            given += ["--checkpoint", results / "checkpoint"]
-        given += ["--windows", tokens["evaluation"], "--perplexity", results / "perplexity.json"]
-        given += ["--zero-shot", results / "zero_shot.json", "--size", results / "size.json"]
-        stage("evaluate", *given)
+def make_runs(results: Path) -> Path:
+    """The cells in which every seeded fault shows, laid out as the workflow does; their list."""
+    suite = load_suite("regression", quick=True)
+    runs = [
+        run
+        for run in suite.runs
+        if run.columns["method"] in METHODS and not run.columns["outlier_fraction"]
+    ]
+    things = things_of(runs)
+    for (kind, name), thing in things.items():  # in the order in which they need each other
+        given, home = [json.dumps(thing.spec.to_json())], results / kind / name
+        if kind == layout.CALIBRATION:
+            stage("calibrate", *given, "--output", home)
+        elif kind == layout.WINDOWS:
+            stage("corpora", *given, "--output", home)
+        elif kind == layout.PRUNED:
+            given += ["--calibration", results / layout.CALIBRATION / thing.spec.calibration.id]
+            given += ["--checkpoint", home / layout.CHECKPOINT]
+            stage("prune", *given, "--record", home / layout.RECORD)
+        else:
+            given += ["--windows", *(results / layout.WINDOWS / w.id for w in thing.spec.windows)]
+            given += ["--parts", results / layout.MEASUREMENTS]
+            if (pruning := thing.spec.pruning) is not None:
+                given += ["--checkpoint", results / layout.PRUNED / pruning.id / layout.CHECKPOINT]
+            stage("evaluate", *given, "--output", home / layout.EVALUATION)
+    listed = results / layout.SUITES / suite.name / layout.RUNS
+    write_json(listed, listing(replace(suite, runs=tuple(runs))))
+    return listed
 
 
 def in_fork(work: Callable[[], None], log: Path) -> int:
@@ -81,9 +87,8 @@ def accepted(tmp_path_factory):
     golden = folder / "golden.json"
 
     def accept() -> None:
-        make_runs(folder / "runs")
-        runs = (folder / "runs").glob("*/*/*-????????")
-        stage("accept", *runs, "--golden", golden, "--template", GOLDEN)
+        runs = make_runs(folder / "results")
+        stage("accept", runs, "--golden", golden, "--template", GOLDEN)
 
     assert in_fork(accept, folder / "log") == 0, (folder / "log").read_text()
     return golden
@@ -97,11 +102,10 @@ def regress(accepted, tmp_path):
         def work() -> None:
             torch.set_num_threads(threads)
             fault()
-            make_runs(tmp_path / "runs")
-            runs = (tmp_path / "runs").glob("*/*/*-????????")
+            runs = make_runs(tmp_path / "results")
             reports = ["--markdown", tmp_path / "r.md", "--junit", tmp_path / "r.xml"]
             with contextlib.redirect_stderr(sys.stdout):
-                stage("regress", *runs, "--golden", accepted, *reports)
+                stage("regress", runs, "--golden", accepted, *reports)
 
         status = in_fork(work, tmp_path / "log")
         return status, (tmp_path / "log").read_text()

@@ -5,12 +5,16 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+from results_folder import ResultsFolder
 
+from thanos.config import RunBuilder, resolve
 from thanos.errors import UserError
 from thanos.regression.compare import compare
 from thanos.regression.golden import Golden, Tolerance, accepted, read_golden, write_golden
-from thanos.regression.measured import Cell, Measured, block_seconds
+from thanos.regression.measured import Cell, Measured, block_seconds, measure
 from thanos.regression.render import to_junit, to_markdown, to_table
+
+from .conftest import GOLDEN
 
 GROUP = "doc-llama 2:4 *"
 
@@ -156,3 +160,76 @@ def test_pruning_time_is_not_moved_by_a_delay_in_one_block():
 
     assert block_seconds(layers(0.0, 0.0)) == block_seconds(layers(0.0, 9.0)) == 7.0
     assert block_seconds(layers(0.5, 9.0)) == 8.5
+
+
+@pytest.fixture
+def results(tmp_path):
+    return ResultsFolder(tmp_path / "results")
+
+
+def local_model(folder, weights="{}"):
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_text(weights)
+    return str(folder)
+
+
+def test_a_suite_is_measured_by_its_cells(results, tmp_path):
+    setup = {"path": local_model(tmp_path / "model")}
+    runs = [
+        results.run("m", "dense", "dense", 20.0, acc=80.0, **setup),
+        results.run("m", "2:4", "thanos", 25.0, acc=70.0, label="mine", alpha=0.1, **setup),
+        results.run("m", "0.5", "wanda", 40.0, seed=1, **setup),
+    ]
+    measured = measure(results.write_list(runs))
+    assert set(measured.cells) == {
+        "m dense", "m 2:4 mine α=0.1", "m unstructured:0.5 wanda seed=1"
+    }  # fmt: skip
+    assert measured.cells["m dense"].metrics == {
+        "perplexity docs": 20.0, "tokens docs": "70ce", "accuracy docs_choice": 80.0
+    }  # fmt: skip
+    pruned = measured.cells["m 2:4 mine α=0.1"]
+    assert pruned.metrics.pop("tokens calibration")
+    assert pruned.metrics == {
+        "perplexity docs": 25.0, "recovery docs": 0.8, "tokens docs": "70ce",
+        "accuracy docs_choice": 70.0, "sparsity": 0.45, "relative error": 0.02,
+    }  # fmt: skip
+    assert pruned.seconds == pytest.approx(0.7)
+    model = runs[0].evaluation.base
+    assert measured.conditions == {
+        "lock file": "10cc", "torch": "2.13.0", "transformers": "unknown", "tokenizers": "unknown",
+        "numpy": "unknown", "device": "CPU", "corpus docs": "c0ffee",
+        "calibration corpus docs": "ca11b7a7e",
+        "model m": model.description[:6] + model.weights[:6],
+    }  # fmt: skip
+
+
+def test_a_model_on_the_hub_is_known_by_its_commit(results):
+    inputs = {"model org/m": "c0331700000000000000"}
+    made = {"fingerprint": {"code": {}, "libraries": {}, "inputs": inputs}}
+    runs = [results.run("m", "dense", "dense", path="org/m", made=made)]
+    runs.append(results.run("m", path="org/m", made=made))
+    assert measure(results.write_list(runs)).conditions["model m"] == "c03317000000"
+
+
+def test_runs_of_different_conditions_are_refused(results, tmp_path):
+    dense = results.run("m", "dense", "dense", path=local_model(tmp_path / "a"))
+    other = results.run("m", path=local_model(tmp_path / "b", weights="[]"))
+    with pytest.raises(UserError, match=f"{other.name}: model m is not that of the other runs"):
+        measure(results.write_list([dense, other]))
+    gpu = {"used": {"device": "cuda", "dtype": "float16", "threads": 2}}
+    other = results.run("n", made=gpu, path=local_model(tmp_path / "a"))
+    with pytest.raises(UserError, match=f"{other.name}: device is not that"):
+        measure(results.write_list([dense, other]))
+
+
+def test_two_runs_of_one_name_are_refused(results):
+    runs = [results.run("m"), results.run("m", source="other")]
+    with pytest.raises(UserError, match="two runs are called 'm 2:4 thanos'"):
+        measure(results.write_list(runs))
+
+
+def test_the_golden_values_are_of_the_shipped_model():
+    shipped = RunBuilder().run(resolve(["model=doc-llama", "method=dense"])).evaluation.base
+    golden = read_golden(GOLDEN).conditions["model doc-llama"]
+    assert golden == shipped.description[:6] + shipped.weights[:6]

@@ -5,7 +5,14 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
+from thanos.config import Run, RunBuilder, resolve
+
 CONTEXT = 32
+
+
+def run_of(overrides: list[str]) -> Run:
+    """The run that overrides stand for."""
+    return RunBuilder().run(resolve(overrides))
 
 
 @pytest.fixture

@@ -7,19 +7,26 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from thanos.artifacts import read_json
 from thanos.errors import UserError
+from thanos.evaluation.perplexity import PerplexityResult
+from thanos.stages import evaluate
 from thanos.stages.run import main
 
+from .conftest import CONTEXT
 
-def refused(command, message, *more):
-    """Run and expect one line; neither `out` nor a temporary sibling may exist afterwards."""
+
+def refused(command, message, *more, blocks=0):
+    """Run and expect one line; afterwards there is no `out`, and beside it finished blocks only."""
     overrides = command(*more)
     out = next(o.partition("=")[2] for o in overrides if o.startswith("output_dir="))
     with pytest.raises(UserError, match=message) as caught:
         main(overrides)
     assert "\n" not in str(caught.value)
     folder = Path(out)
-    assert not list(folder.parent.glob(f"*{folder.name}*"))
+    partial = folder.with_name(f"{folder.name}.partial")
+    assert list(folder.parent.glob(f"*{folder.name}*")) == ([partial] if blocks else [])
+    assert len(list(partial.rglob("block-*.json"))) == blocks
 
 
 def test_pattern_that_does_not_divide_a_layer_names_the_layer(command):
@@ -69,7 +76,7 @@ def test_a_non_finite_weight_is_named(command, model_folder):
     weights = load_file(file)
     weights["model.layers.1.mlp.up_proj.weight"][3, 5] = torch.nan
     save_file(weights, file, metadata={"format": "pt"})
-    refused(command, r"model.layers.1.mlp.up_proj.weight .*NaN")
+    refused(command, r"model.layers.1.mlp.up_proj.weight .*NaN", blocks=1)
 
 
 def test_a_non_finite_activation_names_layer_and_block(command, model_folder):
@@ -79,7 +86,7 @@ def test_a_non_finite_activation_names_layer_and_block(command, model_folder):
     weights["model.layers.1.mlp.up_proj.weight"].fill_(3e38)
     weights["model.layers.1.mlp.gate_proj.weight"].fill_(3e38)
     save_file(weights, file, metadata={"format": "pt"})
-    refused(command, r"model.layers.1.mlp.down_proj")
+    refused(command, r"model.layers.1.mlp.down_proj", blocks=1)
 
 
 def test_a_model_configuration_that_is_no_json(command, model_folder):
@@ -97,16 +104,13 @@ def test_an_output_folder_that_exists_is_kept(command, tmp_path):
 
 
 def test_a_result_that_is_not_finite_is_no_result(command, monkeypatch, tmp_path):
-    from thanos.stages import evaluate
+    def broken(*_):
+        return PerplexityResult(float("inf"), 0.0, 1, CONTEXT, (0.0,))
 
-    def broken(*_, **__):
-        return {"text": {"perplexity": float("inf")}}
-
-    monkeypatch.setattr(evaluate, "measure_perplexity", broken)
-    with pytest.raises(UserError, match=r"perplexity.text.perplexity is not finite"):
-        main(command())
-    assert not (tmp_path / "out").exists()
-    assert list((tmp_path / "out.partial").glob("block-*.json"))  # the pruning itself was fine
+    monkeypatch.setattr(evaluate, "perplexity_of_logits", broken)
+    refused(command, r"^perplexity is not finite; .*text-\w+\.json is not written", blocks=2)
+    measured = read_json(next((tmp_path / "out.partial" / "measurements").iterdir()))
+    assert measured["kind"] == "size"  # the pruning itself was fine
 
 
 def test_code_of_a_foreign_model_is_not_run_unless_asked(command, model_folder):

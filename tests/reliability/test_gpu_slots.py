@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from thanos.stages.gpu import visible_gpus
+from thanos.workflow.gpus import visible_gpus
 
 JOB = """
 import os, sys, time
-from thanos.stages.gpu import claim_gpu
+from thanos.workflow.gpus import claim_gpu
 gpu = claim_gpu()
 print(gpu, os.environ["CUDA_VISIBLE_DEVICES"], time.monotonic(), flush=True)
 time.sleep(float(sys.argv[1]))

@@ -6,7 +6,6 @@ Memory is the peak resident set (VmHWM) of the whole process: interpreter, libra
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from thanos.artifacts import write_text
-from thanos.config import dumps, resolve
-from thanos.data.windows import tokens_hash
-from thanos.stages.calibrate import write_windows
+from thanos.stages.calibrate import calibrate
+from thanos.stages.corpora import cut_corpus
+
+from .conftest import run_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -67,31 +66,29 @@ def write_llama(folder: Path, tokenizer_of: Path, hidden: int, blocks: int) -> i
 
 @pytest.fixture
 def pruned(command, model_folder, tmp_path):
-    """`pruned(name, hidden, blocks, *overrides)` prunes such a model in a process of its own."""
+    """`pruned(name, hidden, blocks, *overrides)` prunes such a model in a process of its own.
+
+    It gives the size of the model, the record, the folder, and the run.
+    """
 
     def prune(name, hidden, blocks, *more, windows=8, tokens=256):
         folder = tmp_path / name
         folder.mkdir()
         size = write_llama(folder / "model", model_folder, hidden, blocks)
-        config = resolve(
+        run = run_of(
             command(
                 f"model.path={folder / 'model'}",
                 f"model.context={tokens}",
                 f"calibration.windows={windows}",
-                "device=cpu",
                 *more,
             )
         )
-        write_text(folder / "config.yaml", dumps(config))
-        generator = torch.Generator().manual_seed(1)
-        tokens_drawn = torch.randint(VOCABULARY, (windows, tokens), generator=generator)
-        facts = {"corpus_sha256": "", "tokens_sha256": tokens_hash(tokens_drawn)}
-        write_windows(config, tokens_drawn, facts, folder / "windows", time.time())
-        stage = [sys.executable, "-m", "thanos.stages.prune", str(folder / "config.yaml")]
-        stage += ["--calibration", str(folder / "windows")]
+        calibrate(run.pruning.calibration, run.place, folder / "tokens")
+        stage = [sys.executable, "-m", "thanos.stages.prune", json.dumps(run.pruning.to_json())]
+        stage += ["--place", json.dumps({"device": "cpu"}), "--calibration", str(folder / "tokens")]
         stage += ["--checkpoint", str(folder / "pruned"), "--record", str(folder / "pruning.json")]
         subprocess.run(stage, check=True, capture_output=True, text=True)
-        return size, json.loads((folder / "pruning.json").read_text()), folder
+        return size, json.loads((folder / "pruning.json").read_text()), folder, run
 
     return prune
 
@@ -99,7 +96,7 @@ def pruned(command, model_folder, tmp_path):
 def test_memory_does_not_grow_with_the_depth(pruned):
     peaks = {}
     for blocks in (8, 32):
-        _, record, _ = pruned(f"{blocks}-blocks", 1024, blocks, "method=wanda", "pattern=2:4")
+        _, record, *_ = pruned(f"{blocks}-blocks", 1024, blocks, "method=wanda", "pattern=2:4")
         peaks[blocks] = record["peak_memory_bytes"]
 
     assert peaks[32] < 1.1 * peaks[8]
@@ -107,7 +104,7 @@ def test_memory_does_not_grow_with_the_depth(pruned):
 
 @pytest.mark.parametrize("hidden", [512, 1024, 2048])
 def test_the_peak_is_as_predicted_or_a_little_less(pruned, hidden):
-    _, record, _ = pruned(f"hidden-{hidden}", hidden, 2, "method=thanos", "pattern=0.5")
+    _, record, *_ = pruned(f"hidden-{hidden}", hidden, 2, "method=thanos", "pattern=0.5")
 
     measured, predicted = record["peak_memory_bytes"], record["memory_plan"]["host"]
     assert measured <= predicted <= 1.25 * measured
@@ -116,20 +113,21 @@ def test_the_peak_is_as_predicted_or_a_little_less(pruned, hidden):
 def test_a_checkpoint_three_times_larger_than_the_memory(pruned):
     """Pruned, and its perplexity measured, by processes whose peak is a third of its size."""
     options = ("method=wanda", "pattern=2:4", "layer_errors=false", "evaluation.max_windows=4")
-    size, record, folder = pruned("large", 1024, 100, *options, windows=4, tokens=64)
+    size, record, folder, run = pruned("large", 1024, 100, *options, windows=4, tokens=64)
 
     assert size > 3 * record["peak_memory_bytes"]
     assert record["sparsity"] == 0.5
+    cut_corpus(run.evaluation.windows[0], run.place, folder / "windows")
     code = (
         "from thanos.stages.evaluate import main; main();"
         "from thanos.stages.prune import peak_memory; import torch;"
         "print(peak_memory(torch.device('cpu')))"
     )
-    stage = [sys.executable, "-c", code, str(folder / "config.yaml")]
-    stage += ["--checkpoint", str(folder / "pruned"), "--zero-shot", str(folder / "tasks.json")]
-    stage += ["--perplexity", str(folder / "perplexity.json")]
-    stage += ["--size", str(folder / "size.json")]
+    stage = [sys.executable, "-c", code, json.dumps(run.evaluation.to_json())]
+    stage += ["--place", json.dumps({"device": "cpu"}), "--checkpoint", str(folder / "pruned")]
+    stage += ["--windows", str(folder / "windows"), "--parts", str(folder / "parts")]
+    stage += ["--output", str(folder / "evaluation.json")]
     result = subprocess.run(stage, check=True, capture_output=True, text=True)
     assert size > 3 * int(result.stdout)
-    measured = json.loads((folder / "perplexity.json").read_text())["corpora"]["text"]
+    measured = json.loads((folder / "evaluation.json").read_text())["corpora"]["text"]
     assert 1 < measured["perplexity"] < 10 * VOCABULARY

@@ -14,12 +14,14 @@ from pyarrow import parquet
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-from thanos.artifacts import sha256
-from thanos.config import PROJECT, resolve
+from thanos.content import file_hash
 from thanos.errors import UserError
-from thanos.stages.mirror import wanted
+from thanos.paths import PROJECT
 from thanos.stages.run import main
+from thanos.workflow.catalog import things_of
+from thanos.workflow.hub import wanted
 
+from .conftest import run_of
 from .fake_hub import FakeHub, commit_of
 
 WIKITEXT = "wikitext-2-raw-v1"
@@ -83,7 +85,7 @@ def fetch(start_process, overrides, tmp_path):
     """Start `thanos.stages.mirror` for that run."""
 
     def start(*more):
-        content = json.dumps(wanted([resolve(overrides(*more))]))
+        content = json.dumps(wanted([run_of(overrides(*more))]))
         command = [sys.executable, "-m", "thanos.stages.mirror", "--wanted", content]
         command += ["--record", str(tmp_path / "mirror" / "suite.json")]
         return start_process(command)
@@ -115,7 +117,7 @@ def test_a_run_from_a_mirror_needs_no_network(fetch, hub, overrides, tmp_path, m
     assert record["models"] == {"someone/stranger@main": commit_of("someone/stranger")}
     piqa = record["files"]["zeroshot/piqa.jsonl"]
     assert piqa["revision"] == commit_of("baber/piqa")
-    assert piqa["sha256"] == sha256(mirror / "zeroshot" / "piqa.jsonl")
+    assert piqa["sha256"] == file_hash(mirror / "zeroshot" / "piqa.jsonl")
 
     def refuse(*_):
         raise AssertionError("the network was used")
@@ -187,7 +189,7 @@ def test_a_connection_that_breaks_goes_on_where_it_broke(fetch, hub, tmp_path):
     ranges = [r for _, path, r in hub.log if path.endswith("model.safetensors") and r]
     assert [int(r.removeprefix("bytes=").partition("-")[0]) > 0 for r in ranges] == [True]
     fetched = tmp_path / "mirror" / "models" / "someone" / "stranger" / "main"
-    assert sha256(fetched / "model.safetensors") == sha256(original)
+    assert file_hash(fetched / "model.safetensors") == file_hash(original)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,7 @@ def test_a_model_that_the_mirror_lacks_is_named_with_the_remedy(overrides, tmp_p
 
 
 def test_only_what_lies_on_the_hub_is_wanted(command):
-    assert wanted([resolve(command()), resolve(["model=doc-llama", "evaluation=testbed"])]) == {
+    assert wanted([run_of(command()), run_of(["model=doc-llama", "evaluation=testbed"])]) == {
         "models": [],
         "calibration": [],
         "evaluation": [],
@@ -232,11 +234,11 @@ def test_only_what_lies_on_the_hub_is_wanted(command):
 
 
 def test_a_mirror_does_not_change_which_run_it_is(overrides):
-    run, mirrored = resolve(overrides()), resolve(overrides("mirror=/data/mirror"))
+    run, mirrored = run_of(overrides()), run_of(overrides("mirror=/data/mirror"))
 
-    assert run.identity() == mirrored.identity()
-    assert run.calibration_identity() == mirrored.calibration_identity()
-    assert run.evaluation_identity() == mirrored.evaluation_identity()
+    assert mirrored.place.mirror == "/data/mirror"
+    assert (mirrored.name, mirrored.columns) == (run.name, run.columns)
+    assert things_of([mirrored]).keys() == things_of([run]).keys()
 
 
 @pytest.mark.hub

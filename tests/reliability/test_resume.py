@@ -7,13 +7,16 @@ import os
 import random
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from thanos.artifacts import sha256
+from thanos.content import file_hash
 from thanos.errors import UserError
+from thanos.stages import prune
 from thanos.stages.run import main
 
 BLOCKS = 5
@@ -46,7 +49,7 @@ def outcome(folder):
     """What must not depend on how often the run was killed."""
     record = json.loads((folder / "pruning.json").read_text())
     layers = [{**layer, "seconds": None} for layer in record["layers"]]
-    return sha256(folder / "checkpoint" / "model.safetensors"), layers, record["relative_error"]
+    return file_hash(folder / "checkpoint" / "model.safetensors"), layers, record["relative_error"]
 
 
 def resumed(folder):
@@ -55,9 +58,9 @@ def resumed(folder):
 
 def finished(partial):
     """Identity and time of every finished block's files."""
-    records = sorted(partial.glob("block-*.json"))
+    records = sorted(partial.glob("thanos-*/block-*.json"))
     return {
-        file.name: (file.stat().st_ino, file.stat().st_mtime_ns)
+        str(file.relative_to(partial)): (file.stat().st_ino, file.stat().st_mtime_ns)
         for record in records
         for file in (record, record.with_suffix(".safetensors"))
     }
@@ -106,7 +109,7 @@ def test_killed_at_random_moments_it_ends_as_if_never_killed(run, partial, tmp_p
 def test_a_truncated_block_is_recognised_and_redone(run, partial, tmp_path, caplog, suffix):
     main(run("whole"))
     kill_after(partial, run("out"), 3, 0)
-    file = partial / f"block-0001.{suffix}"
+    (file,) = partial.glob(f"*/block-0001.{suffix}")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
     with caplog.at_level(logging.INFO, logger="thanos"):
@@ -120,40 +123,62 @@ def test_a_truncated_block_is_recognised_and_redone(run, partial, tmp_path, capl
     assert resumed(tmp_path / "out") == 1
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [("method.damping=0.1", "method.damping"), ("seed=1", "seed, calibration.tokens")],
-)
-def test_another_configuration_starts_afresh(run, partial, tmp_path, caplog, change, named):
+@pytest.mark.parametrize("change", ["method.damping=0.1", "seed=1"])
+def test_another_configuration_starts_afresh_and_costs_the_first_nothing(
+    run, partial, tmp_path, change
+):
     main(run("whole", change))
     kill_after(partial, run("out"), 2, 0)
+    first = finished(partial)
+    kill_after(partial, run("out", change), len(first) // 2 + 1, 0)
+    both = finished(partial)
+    assert both.items() > first.items()
 
-    with caplog.at_level(logging.INFO, logger="thanos"):
-        main(run("out", change))
+    main(run("out", change))
 
-    lines = [line for line in caplog.messages if "starting afresh" in line]
-    assert len(lines) == 1
-    assert f"is of another run ({named} changed)" in lines[0]
+    assert resumed(tmp_path / "out") == len(both) // 2 - len(first) // 2 >= 1
     assert outcome(tmp_path / "out") == outcome(tmp_path / "whole")
 
 
-def test_what_does_not_change_the_weights_does_not_start_afresh(run, partial, tmp_path):
+def test_what_the_spec_does_not_name_starts_afresh_too(run, partial, tmp_path, monkeypatch, caplog):
     kill_after(partial, run("out"), 2, 0)
+    found = prune.fingerprint
+    monkeypatch.setattr(prune, "fingerprint", lambda *of: changed(found(*of)))
 
-    main(run("out", "evaluation.max_windows=2", "hidden_memory=0"))
-
-    assert resumed(tmp_path / "out") >= 2
-
-
-def test_another_model_in_the_same_folder_is_recognised(run, partial, tmp_path, caplog):
-    kill_after(partial, run("out"), 2, 0)
-    file = tmp_path / "deep" / "model.safetensors"
-    os.utime(file, ns=(0, 0))
+    def changed(fingerprint):
+        code = {**fingerprint.code, "thanos.pruning.updates": "of tomorrow"}
+        return replace(fingerprint, code=code, libraries={**fingerprint.libraries, "torch": "3"})
 
     with caplog.at_level(logging.INFO, logger="thanos"):
         main(run("out"))
 
-    assert "is of another run (weights changed); starting afresh" in caplog.text
+    (line,) = [line for line in caplog.messages if "starting afresh" in line]
+    causes = "code.thanos.pruning.updates, libraries.torch"
+    assert f"is of another run ({causes} changed)" in line
+    assert resumed(tmp_path / "out") == 0
+
+
+def test_what_does_not_change_the_weights_does_not_start_afresh(run, partial, tmp_path):
+    kill_after(partial, run("out"), 2, 0)
+    os.utime(tmp_path / "deep" / "model.safetensors", ns=(0, 0))  # copied, say
+
+    main(run("out", "evaluation.max_windows=2", "hidden_memory=0", "calibration.batch_size=16"))
+
+    assert resumed(tmp_path / "out") >= 2
+
+
+def test_another_model_in_the_same_folder_is_recognised(run, partial, tmp_path):
+    kill_after(partial, run("out"), 2, 0)
+    file = tmp_path / "deep" / "model.safetensors"
+    weights = load_file(file)
+    weights["model.layers.4.mlp.up_proj.weight"][0, 0] += 1
+    save_file(weights, file, metadata={"format": "pt"})
+    main(run("whole"))
+
+    main(run("out"))
+
+    assert resumed(tmp_path / "out") == 0
+    assert outcome(tmp_path / "out") == outcome(tmp_path / "whole")
 
 
 def test_an_error_before_the_first_block_is_finished_leaves_nothing(run, partial, tmp_path):
@@ -168,7 +193,7 @@ def test_an_error_after_pruning_costs_no_block(run, partial, tmp_path, monkeypat
     def fail(*args, **kwargs):
         raise RuntimeError("evaluation failed")
 
-    monkeypatch.setattr("thanos.stages.evaluate.measure_perplexity", fail)
+    monkeypatch.setattr("thanos.stages.evaluate.perplexity_of_logits", fail)
     with pytest.raises(RuntimeError, match="evaluation failed"):
         main(run("out"))
     monkeypatch.undo()

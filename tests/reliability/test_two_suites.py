@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from thanos.stages.verify import verify_suite
+from thanos.workflow.suites import load_suite
+from thanos.workflow.verification import Verification
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -38,16 +39,17 @@ def test_workflows_that_get_in_each_others_way_damage_nothing(tmp_path):
     # One may fail at the run that both want, whose checkpoint the other prunes or has removed.
     said = [process.communicate()[0] for process in both]
     assert 0 in [process.returncode for process in both], said
+    results = tmp_path / "results"
     for methods in ("magnitude,wanda", "wanda,thanos"):
         again = begin(tmp_path, "--nolock", methods=methods)
         output = again.communicate()[0]
         assert again.returncode == 0, output
-    results = tmp_path / "results"
-    tokens = [*results.glob("calibration/*-????????"), *results.glob("evaluation/*-????????")]
-    runs = list(results.glob("runs/*/*/*"))
-    assert len(runs) == 4  # dense, magnitude, wanda, thanos
-    found = list(verify_suite(results / "suites" / "demo-quick", runs, tokens))
-    assert [finding for finding in found if finding.kind in ("damaged", "missing")] == []
+        suite = load_suite("demo", [*COMMON.split(), f"method={methods}"], quick=True)
+        verification = Verification(suite, results, results / "suites" / "demo-quick")
+        found = [str(f) for f in verification.findings() if f.kind != "orphaned"]
+        assert found == []
+    made = {kind: len(list((results / kind).iterdir())) for kind in ("pruned", "evaluations")}
+    assert made == {"pruned": 3, "evaluations": 4}  # magnitude, wanda, thanos; dense as well
 
 
 def test_snakemake_refuses_a_second_workflow_for_the_same_results(tmp_path):

@@ -1,16 +1,12 @@
 """Tables of sizes and latencies, from result files as the stages write them."""
 
-import json
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
+from results_folder import ResultsFolder
 
+from thanos.config import Run
 from thanos.reporting.efficiency import efficiency_tables
-from thanos.reporting.frame import collect
 from thanos.reporting.render import to_csv, to_latex, to_markdown, to_terminal
 
-WriteRun = Callable[..., Path]
 TIMES = {
     "dense_ms": 40.0, "pruned_ms": 32.0, "speedup": 1.25, "speedup_low": 1.2,
     "speedup_high": 1.3, "ideal_speedup": 1.4,
@@ -18,30 +14,31 @@ TIMES = {
 
 
 @pytest.fixture
-def runs(write_run: WriteRun) -> list[Path]:
+def runs(results: ResultsFolder) -> list[Run]:
     """Dense, 2:4, and structured with latencies."""
-    folders = [
-        write_run(pattern="dense", method="dense"),
-        write_run(pattern="2:4"),
-        write_run(pattern="structured:0.3", alpha=0.1),
-    ]
-    for folder, nonzero, packed in zip(folders, (4, 2, 3), (8.0, 4.5, 6.5), strict=True):
-        size = {
-            "parameters": {"total": 4_000_000, "nonzero": nonzero * 1_000_000},
-            "bytes": {"dense": 8 * 2**20, "packed": int(packed * 2**20)},
-        }
-        (folder / "size.json").write_text(json.dumps(size))
-    efficiency = {
+    latency = {
         "form": "compact", "device": "cpu", "logits_difference": 2e-6,
         "parameters": {"compact": 2_500_000}, "bytes": {"compact": 5 * 2**20}, "forward": TIMES,
         "decode": {**TIMES, "dense_ms": 2.0, "pruned_ms": 2.5, "speedup": 0.8},
     }  # fmt: skip
-    (folders[2] / "efficiency.json").write_text(json.dumps(efficiency))
-    return folders
+    return [
+        results.run(pattern="dense", method="dense", size=size(4, 8.0)),
+        results.run(pattern="2:4", size=size(2, 4.5)),
+        results.run(pattern="structured:0.3", alpha=0.1, size=size(3, 6.5), latency=latency),
+    ]
 
 
-def test_sizes_of_all_and_latencies_of_those_that_have_them(runs: list[Path]) -> None:
-    size, latency = efficiency_tables(collect(runs))
+def size(nonzero: int, packed: float) -> dict:
+    return {
+        "parameters": {"total": 4_000_000, "nonzero": nonzero * 1_000_000},
+        "bytes": {"dense": 8 * 2**20, "packed": int(packed * 2**20)},
+    }
+
+
+def test_sizes_of_all_and_latencies_of_those_that_have_them(
+    runs: list[Run], results: ResultsFolder
+) -> None:
+    size, latency = efficiency_tables(results.collect(runs).results)
     lines = to_markdown(size).splitlines()
     assert "| Dense | Dense | 4.00 | 4.00 | — | 8.00 | 8.00 | — | — | — |" in lines
     assert "| 2:4 | Thanos | 4.00 | 2.00 | — | 8.00 | 4.50 | — | 3.5 | 118 |" in lines
@@ -56,12 +53,12 @@ def test_sizes_of_all_and_latencies_of_those_that_have_them(runs: list[Path]) ->
     assert latency.footnotes[0] == "Pruned models run in this form: compact on cpu."
 
 
-def test_they_render_in_every_form(runs: list[Path]) -> None:
-    for table in efficiency_tables(collect(runs)):
+def test_they_render_in_every_form(runs: list[Run], results: ResultsFolder) -> None:
+    for table in efficiency_tables(results.collect(runs).results):
         assert max(map(len, to_terminal(table).splitlines())) <= 80
         assert to_latex(table).count(r"\begin{tabular}") >= 1
         assert "Structured 30%" in to_csv(table)
 
 
-def test_without_such_results_there_are_no_tables(write_run: WriteRun) -> None:
-    assert efficiency_tables(collect([write_run()])) == []
+def test_without_such_results_there_are_no_tables(results: ResultsFolder) -> None:
+    assert efficiency_tables(results.collect([results.run()]).results) == []

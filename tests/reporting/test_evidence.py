@@ -1,55 +1,52 @@
 """Paired differences, with numbers that can be checked on paper."""
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from results_folder import ResultsFolder
 
+from thanos.config import Run
 from thanos.reporting.differences import difference_tables
 from thanos.reporting.evidence import Evidence
-from thanos.reporting.frame import collect, collect_windows
 from thanos.reporting.measures import Measure, Observation, with_variants
 from thanos.reporting.render import to_markdown
 
-WriteRun = Callable[..., Path]
 NAN = float("nan")
 PERPLEXITY = Measure("perplexity", "docs")
 
 
-def observed(folders: list[Path], stderr: float = NAN) -> list[Observation]:
-    frame = PERPLEXITY.rows(collect(folders))
-    return [Observation(row.seed, row.run, row.value, stderr) for row in frame.itertuples()]
+def observed(results: ResultsFolder, runs: list[Run]) -> list[Observation]:
+    frame = PERPLEXITY.rows(results.collect(runs).results)
+    return [Observation(row.seed, row.run, row.value, NAN) for row in frame.itertuples()]
 
 
-def test_one_seed_is_paired_over_windows(write_run: WriteRun) -> None:
-    one = write_run(method="thanos", perplexity=10.0)
+def test_one_seed_is_paired_over_windows(results: ResultsFolder) -> None:
+    one = results.run(method="thanos", perplexity=10.0)
     # Losses differ by 0.1 and 0.3 in turn: mean 0.2, standard deviation 0.1054 over ten windows.
-    other = write_run(
+    other = results.run(
         method="wanda", perplexity=10.0, noise=lambda window: 0.2 + 0.1 * (-1) ** window
     )
-    evidence = Evidence(PERPLEXITY, collect_windows([one, other]))
-    found = evidence.difference(observed([other]), observed([one]))
+    evidence = Evidence(PERPLEXITY, results.collect([one, other]).windows)
+    found = evidence.difference(observed(results, [other]), observed(results, [one]))
     assert found is not None
-    assert found.pairs == "windows"
     assert found.mean == pytest.approx(0.2)
     # t(0.975, 9) = 2.2622
     assert found.half_width == pytest.approx(2.2622 * 0.105409 / math.sqrt(10), rel=1e-4)
-    assert evidence.better(observed([one]), observed([other]))
-    assert not evidence.better(observed([other]), observed([one]))
-    assert not evidence.better(observed([one]), observed([one]))
+    assert evidence.better(observed(results, [one]), observed(results, [other]))
+    assert not evidence.better(observed(results, [other]), observed(results, [one]))
+    assert not evidence.better(observed(results, [one]), observed(results, [one]))
 
 
-def test_several_seeds_are_paired_over_seeds(write_run: WriteRun) -> None:
-    one = [write_run(perplexity=math.exp(v), seed=s) for s, v in enumerate((1.0, 2.0, 3.0))]
+def test_several_seeds_are_paired_over_seeds(results: ResultsFolder) -> None:
+    one = [results.run(perplexity=math.exp(v), seed=s) for s, v in enumerate((1.0, 2.0, 3.0))]
     other = [
-        write_run(method="wanda", perplexity=math.exp(v), seed=s)
+        results.run(method="wanda", perplexity=math.exp(v), seed=s)
         for s, v in enumerate((1.1, 2.2, 3.3))
     ]
-    found = Evidence(PERPLEXITY).difference(observed(other), observed(one))
+    found = Evidence(PERPLEXITY).difference(observed(results, other), observed(results, one))
     assert found is not None
     # Unpaired the seeds would drown the difference; t(0.975, 2) = 4.3027, deviation 0.1.
-    assert (found.mean, found.pairs) == (pytest.approx(0.2), "seeds")
+    assert found.mean == pytest.approx(0.2)
     assert found.half_width == pytest.approx(4.302653 * 0.1 / math.sqrt(3))
     assert not found.supported
 
@@ -68,37 +65,40 @@ def test_accuracies_have_their_standard_errors() -> None:
     assert not evidence.better([bad], [good])
 
 
-def test_the_table_of_a_comparison(write_run: WriteRun) -> None:
+def test_the_table_of_a_comparison(results: ResultsFolder) -> None:
     runs = [
-        write_run(model, "2:4", method, value)
+        results.run(model, "2:4", method, value)
         for model, values in {"a": (10.0, 11.0), "b": (20.0, 19.0)}.items()
         for method, value in zip(("thanos", "wanda"), values, strict=True)
     ]
-    (table,) = difference_tables(collect(runs), collect_windows(runs))
+    found = results.collect(runs)
+    (table,) = difference_tables(found.results, found.windows)
     lines = to_markdown(table).splitlines()
     assert "| Wanda | **+10.00** ± 0.00 | **-5.00** ± 0.00 |" in lines
     assert not any(line.startswith("| Thanos") for line in lines)
 
 
-def test_the_table_of_an_ablation(write_run: WriteRun) -> None:
+def test_the_table_of_an_ablation(results: ResultsFolder) -> None:
     runs = [
-        write_run("a", "2:4", method, value + windows / 64, windows=windows)
+        results.run("a", "2:4", method, value + windows / 64, windows=windows)
         for method, value in (("thanos", 10.0), ("sparsegpt", 11.0))
         for windows in (64, 128)
     ]
-    (table,) = difference_tables(collect(runs), collect_windows(runs), ["calibration.windows"])
+    found = results.collect(runs)
+    (table,) = difference_tables(found.results, found.windows, ["calibration.windows"])
     assert [(column.group, column.name) for column in table.columns] == [("a, 2:4", "SparseGPT")]
     assert [row.cells[0].text for row in table.rows()] == ["+9.09", "+8.33"]
 
 
-def test_without_a_reference_there_is_no_table(write_run: WriteRun) -> None:
-    runs = [write_run(method="wanda"), write_run(method="magnitude", perplexity=50.0)]
-    assert difference_tables(collect(runs), collect_windows(runs)) == []
-    assert difference_tables(collect([write_run()]), None) == []
+def test_without_a_reference_there_is_no_table(results: ResultsFolder) -> None:
+    runs = [results.run(method="wanda"), results.run(method="magnitude", perplexity=50.0)]
+    found = results.collect(runs)
+    assert difference_tables(found.results, found.windows) == []
+    assert difference_tables(results.collect([results.run()]).results, None) == []
 
 
-def test_models_are_ordered_by_quantisation_without_moving_values(write_run: WriteRun) -> None:
-    frame = collect([write_run(perplexity=9.0, seed=seed) for seed in range(3)])
+def test_models_are_ordered_by_quantisation_without_moving_values(results: ResultsFolder) -> None:
+    frame = results.collect([results.run(perplexity=9.0, seed=seed) for seed in range(3)]).results
     kinds = frame["seed"].map({0: "int4", 1: "none", 2: "int8"})
     varied = with_variants(frame.assign(quantization=kinds))
     names = ["doc-llama", "doc-llama int8", "doc-llama int4"]

@@ -1,34 +1,35 @@
 """Figures: drawn without pyplot, equal bytes for equal data, the method's look everywhere."""
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+from results_folder import ResultsFolder, layer
 
+from thanos.config import Run
 from thanos.errors import UserError
 from thanos.reporting.curves import layer_figure, sweep_figure
 from thanos.reporting.figures import main_figure
-from thanos.reporting.frame import collect, collect_layers
 from thanos.reporting.measures import Measure
 from thanos.reporting.scales import loss_scale
 from thanos.reporting.style import look, render, save
 
-WriteRun = Callable[..., Path]
 
-
-def test_the_main_figure_has_a_panel_per_model(demo_runs: list[Path]) -> None:
-    figure = main_figure(collect(demo_runs))
+def test_the_main_figure_has_a_panel_per_model(
+    demo_runs: list[Run], results: ResultsFolder
+) -> None:
+    figure = main_figure(results.collect(demo_runs).results)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["doc-llama (dense 32.56)", "doc-opt (dense 40.70)"]
 
 
-def test_the_main_figure_is_the_same_every_time(demo_runs: list[Path], tmp_path: Path) -> None:
-    frame = collect(demo_runs[: len(demo_runs) // 2])
+def test_the_main_figure_is_the_same_every_time(
+    demo_runs: list[Run], results: ResultsFolder, tmp_path: Path
+) -> None:
+    frame = results.collect(demo_runs[: len(demo_runs) // 2]).results
     figure = main_figure(frame)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["Magnitude", "Wanda", "SparseGPT", "Thanos", "Thanos (α=0.1)", "Dense"]
@@ -42,9 +43,9 @@ def test_the_main_figure_is_the_same_every_time(demo_runs: list[Path], tmp_path:
     assert b"<dc:date>" not in again["svg"]
 
 
-def test_values_stay_inside_the_axes(demo_runs: list[Path]) -> None:
+def test_values_stay_inside_the_axes(demo_runs: list[Run], results: ResultsFolder) -> None:
     for measure in (Measure("perplexity", "docs"), Measure("mean_acc", "zero_shot")):
-        figure = main_figure(collect(demo_runs), measure)
+        figure = main_figure(results.collect(demo_runs).results, measure)
         figure.draw_without_rendering()
         for axes in figure.axes:
             frame = axes.get_window_extent()
@@ -54,23 +55,23 @@ def test_values_stay_inside_the_axes(demo_runs: list[Path]) -> None:
                 assert box.x1 <= frame.x1 + 1
 
 
-def test_the_callers_settings_survive(demo_runs: list[Path]) -> None:
+def test_the_callers_settings_survive(demo_runs: list[Run], results: ResultsFolder) -> None:
     with matplotlib.rc_context({"font.size": 31}):
-        render(main_figure(collect(demo_runs[:6])))
+        render(main_figure(results.collect(demo_runs[:6]).results))
         assert matplotlib.rcParams["font.size"] == 31
 
 
-def test_a_sweep_has_a_panel_per_model_and_pattern(write_run: WriteRun) -> None:
+def test_a_sweep_has_a_panel_per_model_and_pattern(results: ResultsFolder) -> None:
     runs = [
-        write_run(model, pattern, method, 30.0 + seed + 64 / size, block_size=size, seed=seed)
+        results.run(model, pattern, method, 30.0 + seed + 64 / size, block_size=size, seed=seed)
         for model in ("a", "b")
         for pattern in ("0.5", "2:4")
         for method in ("sparsegpt", "thanos")
         for size in (8, 64)
         for seed in (0, 1)
     ]
-    runs.append(write_run("a", "dense", "dense", 29.0))
-    figure = sweep_figure(collect(runs), "block_size")
+    runs.append(results.run("a", "dense", "dense", 29.0))
+    figure = sweep_figure(results.collect(runs).results, "block_size")
     assert [axes.get_title() for axes in figure.axes] == [
         *("a, Unstructured 50%", "a, 2:4", "b, Unstructured 50%", "b, 2:4")
     ]
@@ -78,14 +79,14 @@ def test_a_sweep_has_a_panel_per_model_and_pattern(write_run: WriteRun) -> None:
     assert all(len(content) > 1000 for content in render(figure).values())
 
 
-def test_a_sweep_over_texts(write_run: WriteRun) -> None:
-    runs = [write_run(source=source, perplexity=p) for source, p in (("c4", 9.0), ("docs", 8.0))]
-    figure = sweep_figure(collect(runs), "calibration_source")
+def test_a_sweep_over_texts(results: ResultsFolder) -> None:
+    runs = [results.run(source=source, perplexity=p) for source, p in (("c4", 9.0), ("docs", 8.0))]
+    figure = sweep_figure(results.collect(runs).results, "calibration_source")
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["c4", "docs"]
 
 
-def test_layers(demo_runs: list[Path]) -> None:
-    figure = layer_figure(collect_layers(demo_runs), "doc-llama", "2:4")
+def test_layers(demo_runs: list[Run], results: ResultsFolder) -> None:
+    figure = layer_figure(results.collect(demo_runs).layers, "doc-llama", "2:4")
     shown = [axes.get_title() for axes in figure.axes if axes.axison]
     assert shown[0] == "self_attn.q_proj"
     assert len(shown) == 7 + 1
@@ -94,28 +95,29 @@ def test_layers(demo_runs: list[Path]) -> None:
     assert len(errors) == 1  # one scale, so that layers can be compared
 
 
-def test_every_pattern_is_drawn_with_its_own_errors(write_run: WriteRun) -> None:
-    runs = [write_run(pattern=pattern) for pattern in ("2:4", "4:8", "0.5")]
-    for factor, folder in enumerate(runs, start=1):
-        record = json.loads((folder / "pruning.json").read_text())
-        for layer in record["layers"]:
-            layer["relative_error"] = 0.1 * factor + 0.01 * layer["block"]
-        (folder / "pruning.json").write_text(json.dumps(record))
-    layers = collect_layers(runs)
+def test_every_pattern_is_drawn_with_its_own_errors(results: ResultsFolder) -> None:
+    runs = [
+        results.run(
+            pattern=pattern,
+            layers=[layer(block, "mlp.up", 0.1 * factor + 0.01 * block) for block in range(4)],
+        )
+        for factor, pattern in enumerate(("2:4", "4:8", "0.5"), start=1)
+    ]
+    layers = results.collect(runs).layers
     for factor, pattern in enumerate(("2:4", "4:8", "0.5"), start=1):
         (line,) = layer_figure(layers, "doc-llama", pattern).axes[0].get_lines()
         drawn = np.asarray(line.get_ydata(), dtype=float)
         np.testing.assert_allclose(drawn, 0.1 * factor + 0.01 * np.arange(4))
 
 
-def test_what_cannot_be_drawn_is_said(write_run: WriteRun) -> None:
-    dense = collect([write_run(pattern="dense", method="dense")])
+def test_what_cannot_be_drawn_is_said(results: ResultsFolder) -> None:
+    dense = results.collect([results.run(pattern="dense", method="dense")]).results
     with pytest.raises(UserError, match="no pruned run"):
         main_figure(dense)
     with pytest.raises(UserError, match="no pruned run"):
         sweep_figure(dense, "block_size")
     with pytest.raises(UserError, match="no layer records of x"):
-        layer_figure(collect_layers([write_run()]), "x", "2:4")
+        layer_figure(results.collect([results.run()]).layers, "x", "2:4")
 
 
 def test_methods_look_the_same_everywhere() -> None:

@@ -1,23 +1,27 @@
 """The tidy frame: what it holds, and what it refuses."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
+from results_folder import ResultsFolder
 
+from thanos import layout
+from thanos.artifacts import read_json, write_json
+from thanos.config import Run
 from thanos.errors import UserError
-from thanos.reporting.frame import COLUMNS, collect, collect_layers, from_csv, to_csv
+from thanos.reporting import frame as frames
+from thanos.reporting.ablations import ablation_table
+from thanos.reporting.frame import COLUMNS, from_csv, to_csv
+from thanos.reporting.run_files import read_listing
+from thanos.reporting.tables import main_table
 
-WriteRun = Callable[..., Path]
 
-
-def test_one_row_per_run_and_metric(write_run: WriteRun) -> None:
-    frame = collect([write_run(perplexity=33.94, alpha=0.1, acc=73.5, block_size=512)])
+def test_one_row_per_run_and_metric(results: ResultsFolder) -> None:
+    run = results.run(perplexity=33.94, alpha=0.1, acc=73.5, block_size=512)
+    frame = results.collect([run]).results
     assert tuple(frame.columns) == COLUMNS
     values = {(row.metric, row.dataset): row.value for row in frame.itertuples()}
     assert values == {
@@ -38,94 +42,137 @@ def test_one_row_per_run_and_metric(write_run: WriteRun) -> None:
     assert (first["block_size"], first["calibration_windows"], first["context"]) == (512, 64, 256)
 
 
-def test_pattern_texts_become_canonical(write_run: WriteRun) -> None:
-    frame = collect([write_run(pattern="0.5"), write_run(pattern="dense", method="dense")])
-    assert set(frame["pattern"]) == {"unstructured:0.5", "dense"}
+def test_the_mean_accuracy_is_over_the_tasks(results: ResultsFolder) -> None:
+    run = results.run(acc=70.0)
+    file = results.file(run, layout.EVALUATIONS)
+    content = read_json(file)
+    one = content["tasks"]["docs_choice"]
+    other = {**one, "acc": 50.0, "acc_stderr": 2.0, "n": 200}
+    write_json(file, {**content, "tasks": {"docs_choice": one, "b": other}})
+    mean = results.collect([run]).results.set_index("metric").loc["mean_acc"]
+    assert (mean["value"], mean["n"], mean["source"]) == (60.0, 1000, "b+docs_choice")
+    assert mean["stderr"] == pytest.approx(1.25)  # of (1.5, 2.0): √(1.5² + 2²) / 2
 
 
-def test_the_order_of_folders_does_not_matter(demo_runs: list[Path]) -> None:
-    pd.testing.assert_frame_equal(collect(demo_runs), collect(demo_runs[::-1] + demo_runs[:3]))
+def test_pattern_texts_become_canonical(results: ResultsFolder) -> None:
+    runs = [results.run(pattern="0.5"), results.run(pattern="dense", method="dense")]
+    assert set(results.collect(runs).results["pattern"]) == {"unstructured:0.5", "dense"}
 
 
-def test_csv_gives_back_every_bit(demo_runs: list[Path], write_run: WriteRun) -> None:
-    frame = collect([*demo_runs, write_run(perplexity=0.1 + 0.2, seed=5)])
+def test_sparsities_that_differ_in_late_digits_are_two(results: ResultsFolder) -> None:
+    runs = [
+        results.run(pattern=pattern, perplexity=value)
+        for pattern, value in (("0.5", 10.0), ("0.50001", 11.0), ("0.00001", 9.0))
+    ]
+    found = results.collect(runs)
+    patterns = {"unstructured:0.5", "unstructured:0.50001", "unstructured:1e-05"}
+    assert set(found.results["pattern"]) == set(found.layers["pattern"]) == patterns
+    assert set(from_csv(to_csv(found.results))["pattern"]) == patterns
+    blocks = {
+        block.title: [row.cells[0].text for row in block.rows]
+        for block in main_table(found.results).blocks
+    }
+    assert blocks == {
+        "Unstructured 0.001%": ["9.00"],
+        "Unstructured 50%": ["10.00"],
+        "Unstructured 50.001%": ["11.00"],
+    }
+    swept = ablation_table(found.results, "pattern").rows()
+    assert [row.labels[0] for row in swept] == ["1e-05", "0.5", "0.50001"]
+
+
+def test_the_order_of_the_runs_does_not_matter(
+    demo_runs: list[Run], results: ResultsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = results.collect(demo_runs)
+    monkeypatch.setattr(frames, "_AT_ONCE", 7)  # nor how many are read together
+    other = results.collect(demo_runs[::-1] + demo_runs[:3])
+    for part in ("results", "layers", "windows"):
+        pd.testing.assert_frame_equal(getattr(one, part), getattr(other, part))
+
+
+def test_a_suite_without_runs_has_an_empty_frame(results: ResultsFolder) -> None:
+    found = results.collect([])
+    assert found.results.empty
+    assert tuple(from_csv(to_csv(found.results)).columns) == COLUMNS
+
+
+def test_csv_gives_back_every_bit(demo_runs: list[Run], results: ResultsFolder) -> None:
+    frame = results.collect([*demo_runs, results.run(perplexity=0.1 + 0.2, seed=5)]).results
     text = to_csv(frame)
     assert "0.30000000000000004" in text
     pd.testing.assert_frame_equal(from_csv(text), frame)
     assert to_csv(from_csv(text)) == text
 
 
-def test_layers(write_run: WriteRun) -> None:
-    layers = collect_layers([write_run()])
+def test_layers(results: ResultsFolder) -> None:
+    layers = results.collect([results.run()]).layers
     assert len(layers) == 4 * 7
     last = layers.iloc[-1]
     assert (last["block"], last["layer_type"], last["rows"]) == (3, "mlp.down_proj", 256)
 
 
-def test_efficiency_is_flattened(write_run: WriteRun) -> None:
-    folder = write_run()
-    content = {"latency": {"dense_ms": 4.0, "pruned_ms": None}, "device": "cpu"}
-    (folder / "efficiency.json").write_text(json.dumps(content))
-    metrics = collect([folder]).set_index("metric")["value"]
+def test_efficiency_is_flattened(results: ResultsFolder) -> None:
+    latency = {"latency": {"dense_ms": 4.0, "pruned_ms": None}, "device": "cpu"}
+    rows = results.collect([results.run(latency=latency)]).results
+    metrics = rows.set_index("metric")["value"]
     assert metrics["efficiency.latency.dense_ms"] == 4.0
     assert "efficiency.latency.pruned_ms" not in metrics
+    assert not rows["metric"].str.contains("spec|provenance").any()
 
 
-def test_sizes_and_the_form_of_a_timing(write_run: WriteRun) -> None:
-    folder = write_run()
-    (folder / "size.json").write_text(json.dumps({"bytes": {"dense": 400, "packed": 225}}))
+def test_sizes_and_the_form_of_a_timing(results: ResultsFolder) -> None:
+    size = {"bytes": {"dense": 400, "packed": 225}}
     timing = {"form": "compact", "device": "cpu", "forward": {"dense_ms": 4.0}}
-    (folder / "efficiency.json").write_text(json.dumps(timing))
-    rows = collect([folder]).set_index("metric")
+    rows = results.collect([results.run(size=size, latency=timing)]).results.set_index("metric")
     assert rows.loc["size.bytes.packed", "value"] == 225
     assert rows.loc["efficiency.forward.dense_ms", "source"] == "compact on cpu"
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "message"),
+    ("kind", "change", "message"),
     [
-        ("perplexity.json", '{"corpora": {"docs": {"perplexity": NaN}}}', "docs.perplexity is nan"),
-        (
-            "perplexity.json",
-            '{"corpora": {"docs": {"perplexity": 1e999}}}',
-            "docs.perplexity is inf",
-        ),
-        ("pruning.json", '{"layers": [{"relative_error": NaN}]}', r"layers\[0\].relative_error"),
-        ("perplexity.json", '{"docs": {"perplexity"', "is damaged"),
-        ("perplexity.json", '{"corpora": {"docs": {"loss": 3}}}', "lacks 'perplexity'"),
-        ("perplexity.json", None, "does not exist"),
-        ("pruning.json", None, "does not exist"),
-        ("config.yaml", None, "does not exist"),
-        ("config.yaml", "seed: 0\n", "no key 'model'"),
-        ("config.yaml", "a: [", "cannot be read"),
+        (layout.EVALUATIONS, lambda text: text.replace("33.94", "NaN"), "is damaged"),
+        (layout.EVALUATIONS, lambda text: text.replace("33.94", "1e999"), "is damaged"),
+        (layout.EVALUATIONS, lambda text: text.replace("33.94", "33.95"), "is damaged"),
+        (layout.PRUNED, lambda text: text.replace("0.02", "NaN"), "is damaged"),
+        (layout.PRUNED, lambda text: text[: len(text) // 2], "is damaged"),
+        (layout.EVALUATIONS, lambda text: '{"corpora": {}}', "has no content_sha256"),
+        (layout.EVALUATIONS, None, "does not exist"),
+        (layout.PRUNED, None, "does not exist"),
+        (layout.LATENCIES, None, "does not exist"),
     ],
 )
 def test_a_bad_file_is_refused_by_name(
-    write_run: WriteRun, file: str, content: str | None, message: str
+    results: ResultsFolder, kind: str, change: Callable[[str], str] | None, message: str
 ) -> None:
-    folder = write_run()
-    (folder / file).unlink()
-    if content is not None:
-        (folder / file).write_text(content)
+    run = results.run(latency={"device": "cpu"})
+    file = results.file(run, kind)
+    text = file.read_text()
+    file.unlink()
+    if change is not None:
+        file.write_text(change(text))
     with pytest.raises(UserError, match=message) as caught:
-        collect([folder])
-    assert str(folder) in str(caught.value)
+        results.collect([run])
+    assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_bad_pattern_names_the_config(write_run: WriteRun) -> None:
-    folder = write_run()
-    config = yaml.safe_load((folder / "config.yaml").read_text()) | {"pattern": "4:2"}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(UserError, match=r"config.yaml: pattern '4:2': expected"):
-        collect([folder])
+def test_a_result_that_lacks_a_number_names_its_run(results: ResultsFolder) -> None:
+    run = results.run()
+    write_json(results.file(run, layout.EVALUATIONS), {"corpora": {"docs": {"loss": 3}}})
+    with pytest.raises(UserError, match=f"^{run.name}: a result lacks 'perplexity'"):
+        results.collect([run])
 
 
-def test_configured_tasks_must_have_a_result(write_run: WriteRun) -> None:
-    folder = write_run(acc=70.0)
-    (folder / "zero_shot.json").unlink()
-    with pytest.raises(UserError, match=r"zero_shot.json does not exist"):
-        collect([folder])
+def test_a_bad_list_of_runs_is_refused_by_name(results: ResultsFolder) -> None:
+    file = results.write_list([results.run()])
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(UserError, match=r"runs.json is damaged"):
+        read_listing(file)
+    file.unlink()
+    with pytest.raises(UserError, match=r"runs.json does not exist"):
+        read_listing(file)
 
 
 def test_tables_start_without_heavy_imports() -> None:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from results_folder import ResultsFolder
 
-from thanos.reporting.frame import collect
 from thanos.reporting.published import read_published
 from thanos.reporting.tables import main_table
 
@@ -17,13 +17,13 @@ OPT = {"path": "facebook/opt-125m", "corpus": "wikitext2", "seqlen": 2048}
 
 
 @pytest.fixture
-def gate(write_run: Callable[..., Path], tmp_path: Path) -> Callable[..., list[str]]:
+def gate(results: ResultsFolder, tmp_path: Path) -> Callable[..., list[str]]:
     """Return `gate(run, …)`: what a table of these runs says about the gate."""
     (tmp_path / "published.csv").write_text(PUBLISHED)
     published = read_published(tmp_path / "published.csv")
 
     def gate(*runs: dict) -> list[str]:
-        frame = collect([write_run(**run) for run in runs])
+        frame = results.collect([results.run(**run) for run in runs]).results
         table = main_table(frame, published=published)
         return [note for note in table.footnotes if note.startswith("Dense gate")]
 

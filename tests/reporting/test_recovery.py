@@ -1,25 +1,21 @@
 """Shares of the dense model's values, on paper."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pandas as pd
 import pytest
+from results_folder import ResultsFolder
 
-from thanos.reporting.frame import collect, collect_windows
+from thanos.config import Run
 from thanos.reporting.recovery import recovered
 from thanos.reporting.render import to_markdown
 from thanos.reporting.suite_tables import comparison_tables
 
-WriteRun = Callable[..., Path]
-
 
 @pytest.fixture
-def runs(write_run: WriteRun) -> list[Path]:
+def runs(results: ResultsFolder) -> list[Run]:
     return [
-        write_run(pattern="dense", method="dense", perplexity=20.0, acc=80.0),
-        write_run(method="wanda", perplexity=30.0, acc=60.0),
-        write_run(method="thanos", perplexity=25.0, acc=72.0),
+        results.run(pattern="dense", method="dense", perplexity=20.0, acc=80.0),
+        results.run(method="wanda", perplexity=30.0, acc=60.0),
+        results.run(method="thanos", perplexity=25.0, acc=72.0),
     ]
 
 
@@ -28,8 +24,10 @@ def shares(frame: pd.DataFrame, method: str) -> dict[str, float]:
     return dict(zip(rows["metric"], rows["share_of_dense"], strict=True))
 
 
-def test_every_metric_that_the_dense_run_has_gets_a_share(runs: list[Path]) -> None:
-    frame = collect(runs)
+def test_every_metric_that_the_dense_run_has_gets_a_share(
+    results: ResultsFolder, runs: list[Run]
+) -> None:
+    frame = results.collect(runs).results
     assert shares(frame, "thanos") == {
         "perplexity": 1.25, "loss": 1.0, "acc": 0.9, "mean_acc": 0.9
     }  # fmt: skip
@@ -37,19 +35,20 @@ def test_every_metric_that_the_dense_run_has_gets_a_share(runs: list[Path]) -> N
     assert set(shares(frame, "dense").values()) == {1.0}
 
 
-def test_only_what_was_measured_alike_is_compared(write_run: WriteRun, runs: list[Path]) -> None:
+def test_only_what_was_measured_alike_is_compared(results: ResultsFolder, runs: list[Run]) -> None:
     others = [
-        write_run(method="thanos", perplexity=25.0, seqlen=512),
-        write_run(method="thanos", perplexity=25.0, corpus="other"),
-        write_run("doc-opt", method="thanos", perplexity=25.0),
+        results.run(method="thanos", perplexity=25.0, seqlen=512),
+        results.run(method="thanos", perplexity=25.0, corpus="other"),
+        results.run("doc-opt", method="thanos", perplexity=25.0),
     ]
-    frame = collect([*runs, *others])
-    names = {"/".join(folder.parts[-3:]) for folder in others}
+    frame = results.collect([*runs, *others]).results
+    names = {run.name for run in others}
     assert frame.loc[frame["run"].isin(names), "share_of_dense"].isna().all()
 
 
-def test_the_recovery_table(runs: list[Path]) -> None:
-    tables = comparison_tables(collect(runs), collect_windows(runs), title="Mine")
+def test_the_recovery_table(results: ResultsFolder, runs: list[Run]) -> None:
+    found = results.collect(runs)
+    tables = comparison_tables(found.results, found.windows, title="Mine")
     recovery = next(table for table in tables if table.name == "recovery")
     assert recovery.title == "Mine: share of the dense model's quality"
     lines = [line for line in to_markdown(recovery).splitlines() if line.startswith("| ")]
@@ -60,11 +59,11 @@ def test_the_recovery_table(runs: list[Path]) -> None:
     assert "| Thanos | 50.0% | **1.25** | **90.00** |" in lines
 
 
-def test_without_a_dense_run_there_is_no_recovery(write_run: WriteRun) -> None:
-    runs = [write_run()]
-    frame = collect(runs)
+def test_without_a_dense_run_there_is_no_recovery(results: ResultsFolder) -> None:
+    runs = [results.run()]
+    frame = results.collect(runs).results
     assert set(recovered(frame)["metric"]) == {
         "loss", "peak_memory_bytes", "raised_damping", "relative_error", "seconds", "sparsity"
     }  # fmt: skip
-    tables = comparison_tables(frame, collect_windows(runs))
+    tables = comparison_tables(frame, results.collect(runs).windows)
     assert [table.name for table in tables] == ["main", "seconds"]

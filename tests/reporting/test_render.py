@@ -5,8 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from results_folder import ResultsFolder
 
-from thanos.reporting.frame import collect
+from thanos.config import Run
 from thanos.reporting.grid import Block, Cell, Column, Row, Table
 from thanos.reporting.render import latex_escape, to_csv, to_latex, to_markdown, to_terminal
 from thanos.reporting.tables import main_table
@@ -72,8 +73,11 @@ def test_terminal() -> None:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80])
-def test_the_terminal_is_never_wider(demo_runs: list[Path], width: int) -> None:
-    text = to_terminal(main_table(collect(demo_runs)), width)
+def test_the_terminal_is_never_wider(
+    demo_runs: list[Run], results: ResultsFolder, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thanos.reporting.render.TERMINAL_WIDTH", width)
+    text = to_terminal(main_table(results.collect(demo_runs).results))
     assert max(map(len, text.splitlines())) <= width
     assert text.count("doc-opt") == 2  # nothing is lost
 
@@ -101,8 +105,8 @@ def test_wide_latex_is_cut_between_groups() -> None:
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
-def test_latex_compiles(demo_runs: list[Path], tmp_path: Path) -> None:
-    tables = to_latex(main_table(collect(demo_runs))) + to_latex(TABLE)
+def test_latex_compiles(demo_runs: list[Run], results: ResultsFolder, tmp_path: Path) -> None:
+    tables = to_latex(main_table(results.collect(demo_runs).results)) + to_latex(TABLE)
     source = tmp_path / "tables.tex"
     source.write_text(
         r"\documentclass{article}\usepackage{booktabs}\begin{document}" + tables + r"\end{document}"

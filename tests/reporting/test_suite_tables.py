@@ -3,12 +3,14 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from results_folder import ResultsFolder, layers_of
 
-from thanos.reporting.frame import collect, collect_layers, collect_windows
+from thanos.config import Run
+from thanos.reporting.conditions import Conditions
+from thanos.reporting.frame import collect
 from thanos.reporting.heatmap import component_figure
 from thanos.reporting.layer_types import layer_type_table
 from thanos.reporting.published import read_published
@@ -16,35 +18,33 @@ from thanos.reporting.render import to_csv, to_latex, to_markdown, to_terminal
 from thanos.reporting.style import render
 from thanos.reporting.suite_report import CAPTIONS, suite_report
 from thanos.reporting.suite_tables import ablation_tables, comparison_tables
-from thanos.suites import load_suite
+from thanos.workflow.suites import load_suite
 
-WriteRun = Callable[..., Path]
 PUBLISHED = Path(__file__).parents[2] / "results" / "reference" / "published_perplexity.csv"
 
 
 @pytest.fixture
-def paper_runs(write_run: WriteRun) -> list[Path]:
+def paper_runs(results: ResultsFolder) -> list[Run]:
     """The paper suite as far as three models got: one whole, one half, one with its dense run."""
-    folders = []
-    configs = [run.config for run in load_suite("paper").runs]
-    for number, config in enumerate(configs):
-        model, method = config.model, config.method.name
-        half_done = model.name == "llama-2-7b" and method not in ("dense", "wanda")
-        only_dense = model.name == "opt-350m" and not config.dense
-        if model.name not in ("opt-125m", "llama-2-7b", "opt-350m") or half_done or only_dense:
+    runs = []
+    for number, run in enumerate(load_suite("paper").runs):
+        model, method = run.columns["model"], run.columns["method"]
+        half_done = model == "llama-2-7b" and method not in ("dense", "wanda")
+        only_dense = model == "opt-350m" and run.pruning is not None
+        if model not in ("opt-125m", "llama-2-7b", "opt-350m") or half_done or only_dense:
             continue
-        dense = {"opt-125m": 27.66, "llama-2-7b": 5.47, "opt-350m": 30.0}[model.name]
-        value = dense * (1 if config.dense else 1.2 + 0.01 * (number % 20))
-        options = {"path": model.path, "corpus": "wikitext2", "seqlen": 2048, "acc": 50.0}
-        options |= {"alpha": config.outlier_fraction}
-        folders.append(write_run(model.name, config.pattern, method, value, **options))
-    return folders
+        dense = {"opt-125m": 27.66, "llama-2-7b": 5.47, "opt-350m": 30.0}[model]
+        value = dense * (1.2 + 0.01 * (number % 20) if run.pruning else 1)
+        runs.append(results.finish(run, value, acc=50.0))
+    return runs
 
 
-def test_the_paper_suite_is_shown_with_its_gaps(paper_runs: list[Path]) -> None:
-    frame = collect(paper_runs)
+def test_the_paper_suite_is_shown_with_its_gaps(
+    paper_runs: list[Run], results: ResultsFolder
+) -> None:
+    found = results.collect(paper_runs)
     tables = comparison_tables(
-        frame, collect_windows(paper_runs), read_published(PUBLISHED), "The paper's main table"
+        found.results, found.windows, read_published(PUBLISHED), "The paper's main table"
     )
     names = [table.name for table in tables]
     assert names[0] == "main"
@@ -62,22 +62,22 @@ def test_the_paper_suite_is_shown_with_its_gaps(paper_runs: list[Path]) -> None:
 
 
 @pytest.fixture
-def grid_runs(write_run: WriteRun) -> list[Path]:
-    folders = [write_run(pattern="dense", method="dense", perplexity=20.0)]
+def grid_runs(results: ResultsFolder) -> list[Run]:
+    runs = [results.run(pattern="dense", method="dense", perplexity=20.0)]
     for metric_place, metric in enumerate(("magnitude", "wanda", "sparsegpt")):
         for scope in ("layer", "residual"):
             for update in ("none", "sequential", "joint"):
                 if (scope, update) == ("residual", "none"):
                     continue
                 options = {"metric": metric, "scope": scope, "update": update}
-                folders.append(
-                    write_run(pattern="0.5", perplexity=24.0 - metric_place, options=options)
+                runs.append(
+                    results.run(pattern="0.5", perplexity=24.0 - metric_place, options=options)
                 )
-    return folders
+    return runs
 
 
-def test_the_component_grid_is_a_heat_map(grid_runs: list[Path]) -> None:
-    figure = component_figure(collect(grid_runs))
+def test_the_component_grid_is_a_heat_map(grid_runs: list[Run], results: ResultsFolder) -> None:
+    figure = component_figure(results.collect(grid_runs).results)
     panel = figure.axes[0]
     assert panel.get_title() == "doc-llama, Unstructured 50%"
     assert [tick.get_text() for tick in panel.get_yticklabels()] == [
@@ -89,9 +89,9 @@ def test_the_component_grid_is_a_heat_map(grid_runs: list[Path]) -> None:
     assert all(len(content) > 1000 for content in render(figure).values())
 
 
-def test_every_layer_type_has_its_best_value(write_run: WriteRun) -> None:
-    runs = [write_run(alpha=alpha, perplexity=9.0) for alpha in (0.0, 0.1, 0.2)]
-    layers = collect_layers(runs)
+def test_every_layer_type_has_its_best_value(results: ResultsFolder) -> None:
+    runs = [results.run(alpha=alpha, perplexity=9.0) for alpha in (0.0, 0.1, 0.2)]
+    layers = results.collect(runs).layers
     # Queries are best at 0.1, all others at 0.2.
     queries = layers["layer_type"] == "self_attn.q_proj"
     layers["relative_error"] = 1.0 - layers["outlier_fraction"]
@@ -104,12 +104,15 @@ def test_every_layer_type_has_its_best_value(write_run: WriteRun) -> None:
     assert layer_type_table(layers[layers["outlier_fraction"] == 0], "outlier_fraction") is None
 
 
-def test_an_ablation_shows_layers_that_needed_more_damping(write_run: WriteRun) -> None:
-    runs = [write_run(perplexity=9.0 + size / 64, block_size=size) for size in (64, 128)]
-    record = json.loads((runs[0] / "pruning.json").read_text())
-    record["layers"][0]["damping"] = 0.1
-    (runs[0] / "pruning.json").write_text(json.dumps(record))
-    data = collect(runs), collect_layers(runs), collect_windows(runs)
+def test_an_ablation_shows_layers_that_needed_more_damping(results: ResultsFolder) -> None:
+    layers = layers_of(0.5, 0.01)
+    raised = [{**layers[0], "damping": 0.1}, *layers[1:]]
+    runs = [
+        results.run(perplexity=10.0, block_size=64, layers=raised),
+        results.run(perplexity=11.0, block_size=128),
+    ]
+    found = results.collect(runs)
+    data = found.results, found.layers, found.windows
     tables = {table.name: table for table in ablation_tables(*data, ["method.block_size"], "B")}
     assert list(tables) == [
         *("main-perplexity-docs", "layer-types-block-size", "raised-damping", "seconds")
@@ -120,13 +123,13 @@ def test_an_ablation_shows_layers_that_needed_more_damping(write_run: WriteRun) 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_all_tables_of_suites_compile(
-    paper_runs: list[Path], grid_runs: list[Path], tmp_path: Path
+    paper_runs: list[Run], grid_runs: list[Run], results: ResultsFolder, tmp_path: Path
 ) -> None:
-    tables = comparison_tables(
-        collect(paper_runs), collect_windows(paper_runs), read_published(PUBLISHED), "Paper"
-    )
+    found = results.collect(paper_runs)
+    tables = comparison_tables(found.results, found.windows, read_published(PUBLISHED), "Paper")
     axes = ["method.metric", "method.scope", "method.update"]
-    data = collect(grid_runs), collect_layers(grid_runs), collect_windows(grid_runs)
+    found = results.collect(grid_runs)
+    data = found.results, found.layers, found.windows
     tables += ablation_tables(*data, axes, "Components")
     source = tmp_path / "tables.tex"
     body = "\\clearpage\n".join(map(to_latex, tables))
@@ -138,31 +141,26 @@ def test_all_tables_of_suites_compile(
     assert done.returncode == 0, done.stdout[-2000:]
 
 
-def test_the_report_is_one_page_that_needs_no_network(write_run: WriteRun, tmp_path: Path) -> None:
-    run = write_run()
-    record = json.loads((run / "pruning.json").read_text())
-    record["provenance"] = {
-        "source": {"revision": "5eed", "dirty": True},
-        "lock_sha256": "10cc",
-        "hardware": {"machine": "x86_64", "cores": 2},
-        "versions": {"torch": "2.13.0"},
-        "python": "3.11.7",
-        "started": "2026-01-01T00:00:00Z",
-        "ended": "2026-01-01T00:01:00Z",
-    }
-    (run / "pruning.json").write_text(json.dumps(record))
+def test_the_report_is_one_page_that_needs_no_network(
+    results: ResultsFolder, tmp_path: Path
+) -> None:
+    run = results.run(made={"source": {"revision": "5eed", "dirty": True}})
     suite = tmp_path / "suite"
     for folder in ("tables", "figures"):
         (suite / folder).mkdir(parents=True)
     (suite / "figures" / "main.svg").write_text("<svg/>")
     (suite / "figures" / CAPTIONS).write_text(json.dumps({"main": "What <it> shows."}))
-    text = suite_report(suite, "A & B", collect([run]), [run])
+    conditions = Conditions()
+    frame = collect(map(conditions.add, results.read([run]))).results
+    text = suite_report(suite, "A & B", frame, conditions.origin())
     assert text.startswith("<!doctype html>")
     assert "<h1>A &amp; B</h1>" in text
     assert "What &lt;it&gt; shows." in text
     assert "5eed, with uncommitted changes" in text
     assert "torch 2.13.0" in text
-    assert "doc-llama (thanos/testbed/doc-llama)" in text
+    assert ">Computed on</th><td>device cpu, dtype float32, threads 2</td>" in text
+    assert "cuda" not in text
+    assert "doc-llama (testbed/doc-llama)" in text
     assert 'src="data:image/svg+xml;base64,' in text
     assert "http" not in text
     assert "<script" not in text

@@ -1,22 +1,20 @@
 """Tables that can be checked on paper."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from results_folder import ResultsFolder
 
+from thanos.config import Run
 from thanos.errors import UserError
 from thanos.reporting.ablations import ablation_table
-from thanos.reporting.frame import collect, collect_windows
 from thanos.reporting.grid import Table
 from thanos.reporting.labels import method_label, pattern_label
 from thanos.reporting.measures import Measure
 from thanos.reporting.published import read_published
 from thanos.reporting.render import to_csv, to_markdown
 from thanos.reporting.tables import main_table, main_tables
-
-WriteRun = Callable[..., Path]
 
 
 def body(table: Table) -> list[str]:
@@ -25,11 +23,12 @@ def body(table: Table) -> list[str]:
     return [" ".join(line.replace("|", " ").split()) for line in lines[2:]]
 
 
-def test_the_main_table(demo_runs: list[Path]) -> None:
+def test_the_main_table(demo_runs: list[Run], results: ResultsFolder) -> None:
+    found = results.collect(demo_runs)
     table = main_table(
-        collect(demo_runs),
+        found.results,
         [Measure("perplexity", "docs")],
-        windows=collect_windows(demo_runs),
+        windows=found.windows,
     )
     assert body(table) == [
         "**Dense**",
@@ -62,42 +61,46 @@ def test_the_main_table(demo_runs: list[Path]) -> None:
     assert "Perplexity of docs: windows of 256 tokens." in table.footnotes
 
 
-def test_accuracy_is_best_when_high(write_run: WriteRun) -> None:
-    runs = [write_run(method="wanda", acc=60.0), write_run(method="thanos", acc=71.0)]
-    table = main_table(collect(runs), [Measure("mean_acc", "zero_shot")])
+def test_accuracy_is_best_when_high(results: ResultsFolder) -> None:
+    runs = [results.run(method="wanda", acc=60.0), results.run(method="thanos", acc=71.0)]
+    table = main_table(results.collect(runs).results, [Measure("mean_acc", "zero_shot")])
     assert body(table) == ["**2:4**", "Wanda 50.0% 60.00", "Thanos 50.0% **71.00**"]
     assert table.columns[0].group == "zero-shot mean accuracy (%) ↑"
     assert "Accuracy: mean over docs_choice." in table.footnotes
 
 
-def test_gaps_and_lonely_cells(write_run: WriteRun) -> None:
+def test_gaps_and_lonely_cells(results: ResultsFolder) -> None:
     runs = [
-        write_run("a", method="wanda", perplexity=20.0),
-        write_run("a", method="thanos", perplexity=10.0),
-        write_run("b", method="thanos", perplexity=30.0),
+        results.run("a", method="wanda", perplexity=20.0),
+        results.run("a", method="thanos", perplexity=10.0),
+        results.run("b", method="thanos", perplexity=30.0),
     ]
-    table = main_table(collect(runs), windows=collect_windows(runs))
+    found = results.collect(runs)
+    table = main_table(found.results, windows=found.windows)
     assert body(table) == ["**2:4**", "Wanda 50.0% 20.00 —", "Thanos 50.0% **10.00** 30.00"]
     assert "—: no result." in table.footnotes
     assert to_csv(table).splitlines()[1] == "2:4,Wanda,50.0%,20.0,"
 
 
-def test_bold_needs_more_than_chance(write_run: WriteRun) -> None:
+def test_bold_needs_more_than_chance(results: ResultsFolder) -> None:
     runs = [
-        write_run(method="wanda", perplexity=9.5),
+        results.run(method="wanda", perplexity=9.5),
         # Better by 1% on average; on single windows by up to 30% better or worse.
-        write_run(method="thanos", perplexity=9.4, noise=lambda window: 0.3 * (-1) ** window),
+        results.run(method="thanos", perplexity=9.4, noise=lambda window: 0.3 * (-1) ** window),
     ]
-    table = main_table(collect(runs), windows=collect_windows(runs))
+    found = results.collect(runs)
+    table = main_table(found.results, windows=found.windows)
     assert body(table)[1:] == ["Wanda 50.0% 9.50", "Thanos 50.0% 9.40"]
     # Without the losses of the windows one seed proves nothing.
-    runs = [write_run("b", method="wanda", perplexity=9.5), write_run("b", perplexity=4.0)]
-    assert "**4.00**" not in body(main_table(collect(runs)))[2]
+    runs = [results.run("b", method="wanda", perplexity=9.5), results.run("b", perplexity=4.0)]
+    assert "**4.00**" not in body(main_table(results.collect(runs).results))[2]
 
 
-def test_mean_and_interval_over_seeds(write_run: WriteRun) -> None:
-    runs = [write_run(perplexity=value, seed=seed) for seed, value in enumerate((10.0, 11.0, 12.0))]
-    table = main_table(collect(runs))
+def test_mean_and_interval_over_seeds(results: ResultsFolder) -> None:
+    runs = [
+        results.run(perplexity=value, seed=seed) for seed, value in enumerate((10.0, 11.0, 12.0))
+    ]
+    table = main_table(results.collect(runs).results)
     # t(0.975, 2) = 4.3027, standard deviation 1: 4.3027 / sqrt(3) = 2.484
     assert body(table)[1] == "Thanos 50.0% 11.00 ± 2.48"
     (cell,) = table.blocks[0].rows[0].cells
@@ -105,60 +108,68 @@ def test_mean_and_interval_over_seeds(write_run: WriteRun) -> None:
     assert "Mean ± 95% interval (Student t) over 3 seeds." in table.footnotes
 
 
-def test_dense_runs_of_several_seeds_are_one_observation(write_run: WriteRun) -> None:
-    runs = [write_run(pattern="dense", method="dense", perplexity=9.0, seed=s) for s in (0, 1)]
-    assert body(main_table(collect([*runs, write_run()])))[1] == "Dense 9.00"
+def test_repeated_dense_runs_are_one_observation(results: ResultsFolder) -> None:
+    runs = [results.run("doc-llama", "dense", "dense", 9.0, label=name) for name in ("a", "b")]
+    assert body(main_table(results.collect([*runs, results.run()]).results))[1] == "Dense 9.00"
 
 
-def test_what_is_not_comparable_is_refused(write_run: WriteRun) -> None:
-    one, other = write_run(block_size=128), write_run(block_size=256, seed=1)
+def test_what_is_not_comparable_is_refused(results: ResultsFolder) -> None:
+    one, other = results.run(block_size=128), results.run(block_size=256, seed=1)
     with pytest.raises(UserError, match="differ in block_size"):
-        main_table(collect([one, other]))
-    long_windows = write_run(method="wanda", seqlen=512)
+        main_table(results.collect([one, other]).results)
+    long_windows = results.run(method="wanda", seqlen=512)
     with pytest.raises(UserError, match="different window lengths"):
-        main_table(collect([one, long_windows]))
-    again = write_run(block_size=128, options={"something": "unseen"})
+        main_table(results.collect([one, long_windows]).results)
+    again = results.run(block_size=128, label="again")
     with pytest.raises(UserError, match="several runs for one seed"):
-        main_table(collect([one, again]))
+        main_table(results.collect([one, again]).results)
 
 
-def test_options_of_the_pass_make_a_row(write_run: WriteRun) -> None:
-    better = write_run(perplexity=33.0, options={"refine_steps": 30, "order": "sublayer"})
-    plain = write_run(perplexity=34.0, options={"refine_steps": 0, "order": "block"})
+def test_options_of_the_pass_make_a_row(results: ResultsFolder) -> None:
+    better = results.run(perplexity=33.0, options={"refine_steps": 30})
+    plain = results.run(perplexity=34.0, options={"refine_steps": 0})
     runs = [better, plain]
-    assert body(main_table(collect(runs), windows=collect_windows(runs)))[1:] == [
+    found = results.collect(runs)
+    assert body(main_table(found.results, windows=found.windows))[1:] == [
         "Thanos 50.0% 34.00",
-        "Thanos (refine 30, sublayer) 50.0% **33.00**",
+        "Thanos (refine 30) 50.0% **33.00**",
     ]
 
 
-def test_wide_suites_get_a_table_per_measure(demo_runs: list[Path]) -> None:
-    frame = collect(demo_runs)
+def test_wide_suites_get_a_table_per_measure(
+    demo_runs: list[Run], results: ResultsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = results.collect(demo_runs).results
     assert [table.name for table in main_tables(frame)] == ["main"]
-    names = [table.name for table in main_tables(frame, most_columns=2)]
+    monkeypatch.setattr("thanos.reporting.tables.MOST_COLUMNS", 2)
+    names = [table.name for table in main_tables(frame)]
     assert names == ["main-perplexity-docs", "main-mean_acc-zero_shot"]
 
 
 PUBLISHED = """\
 source,context,model,method,pattern,perplexity
 "SLiM, Table 13",2048,facebook/opt-125m,dense,dense,27.66
-"SLiM, Table 13",2048,facebook/opt-125m,wanda,unstructured-0.5,39.3
-Other,4096,facebook/opt-125m,thanos,unstructured-0.5,1
-Repo,2048,facebook/opt-125m,thanos-a0.1,structured-0.3,50
+"SLiM, Table 13",2048,facebook/opt-125m,wanda,unstructured:0.5,39.3
+Other,4096,facebook/opt-125m,thanos,unstructured:0.5,1
+Repo,2048,facebook/opt-125m,thanos-a0.1,structured:0.3,50
 """
 
 
-def test_published_values_stand_beside_ours(write_run: WriteRun, tmp_path: Path) -> None:
+def test_published_values_stand_beside_ours(results: ResultsFolder, tmp_path: Path) -> None:
     (tmp_path / "published.csv").write_text(PUBLISHED)
-    setup = {"path": "/models/opt-125m", "corpus": "wikitext2", "seqlen": 2048}
+    (tmp_path / "opt-125m").mkdir()  # a local copy is known by its name
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "opt-125m" / name).write_text("{}")
+    setup = {"path": str(tmp_path / "opt-125m"), "corpus": "wikitext2", "seqlen": 2048}
     runs = [
-        write_run("opt", "dense", "dense", 27.66, **setup),
-        write_run("opt", "0.5", "wanda", 40.0, **setup),
-        write_run("opt", "0.5", "thanos", 38.0, **setup),
-        write_run("opt", "structured:0.3", "thanos", 55.0, alpha=0.1, **setup),
+        results.run("opt", "dense", "dense", 27.66, **setup),
+        results.run("opt", "0.5", "wanda", 40.0, **setup),
+        results.run("opt", "0.5", "thanos", 38.0, **setup),
+        results.run("opt", "structured:0.3", "thanos", 55.0, alpha=0.1, **setup),
     ]
     published = read_published(tmp_path / "published.csv")
-    table = main_table(collect(runs), published=published, windows=collect_windows(runs))
+    found = results.collect(runs)
+    table = main_table(found.results, published=published, windows=found.windows)
     assert [column.name for column in table.columns] == ["opt", "opt published", "opt Δ%"]
     assert body(table) == [
         "**Dense**",
@@ -181,12 +192,13 @@ def test_a_bad_published_line_is_named(tmp_path: Path) -> None:
         read_published(tmp_path / "published.csv")
 
 
-def test_ablation_over_block_size(write_run: WriteRun) -> None:
+def test_ablation_over_block_size(results: ResultsFolder) -> None:
     values = {8: 12.0, 64: 10.0, 512: 11.0}
-    runs = [write_run(block_size=size, perplexity=value) for size, value in values.items()]
-    runs += [write_run(pattern="4:8", block_size=64, perplexity=9.0)]
-    runs += [write_run(pattern="dense", method="dense", perplexity=8.0)]
-    table = ablation_table(collect(runs), "method.block_size", windows=collect_windows(runs))
+    runs = [results.run(block_size=size, perplexity=value) for size, value in values.items()]
+    runs += [results.run(pattern="4:8", block_size=64, perplexity=9.0)]
+    runs += [results.run(pattern="dense", method="dense", perplexity=8.0)]
+    found = results.collect(runs)
+    table = ablation_table(found.results, "method.block_size", windows=found.windows)
     assert [(column.group, column.name) for column in table.columns] == [
         ("doc-llama, 4:8", "Thanos"),
         ("doc-llama, 2:4", "Thanos"),
@@ -201,41 +213,42 @@ def test_ablation_over_block_size(write_run: WriteRun) -> None:
     ]
 
 
-def test_ablation_over_sparsity_compares_methods(write_run: WriteRun) -> None:
+def test_ablation_over_sparsity_compares_methods(results: ResultsFolder) -> None:
     runs = [
-        write_run(pattern=f"{p}", method=method, perplexity=10 * p + extra)
+        results.run(pattern=f"{p}", method=method, perplexity=10 * p + extra)
         for p in (0.3, 0.5)
         for method, extra in (("wanda", 1.0), ("thanos", 0.0))
     ]
-    table = ablation_table(collect(runs), "nominal_sparsity", windows=collect_windows(runs))
+    found = results.collect(runs)
+    table = ablation_table(found.results, "nominal_sparsity", windows=found.windows)
     assert table.columns[0].group == "doc-llama, Unstructured"
     assert body(table) == ["**Pruned**", "0.3 4.00 **3.00**", "0.5 6.00 **5.00**"]
 
 
-def test_ablation_over_a_grid_and_outliers(write_run: WriteRun) -> None:
+def test_ablation_over_a_grid_and_outliers(results: ResultsFolder) -> None:
     runs = [
-        write_run(perplexity=value, options={"metric": metric, "scope": "row"})
+        results.run("a", "0.5", perplexity=value, options={"metric": metric, "scope": "row"})
         for metric, value in (("magnitude", 9.0), ("wanda", 8.0))
     ]
-    table = ablation_table(
-        collect(runs), ["mask_metric", "mask_scope"], windows=collect_windows(runs)
-    )
+    found = results.collect(runs)
+    table = ablation_table(found.results, ["mask_metric", "mask_scope"], windows=found.windows)
     assert table.stub == ("mask metric", "mask scope")
     assert body(table) == ["**Pruned**", "magnitude row 9.00", "wanda row **8.00**"]
-    runs = [write_run(perplexity=9.0 + a, alpha=a) for a in (0.0, 0.2)]
-    table = ablation_table(collect(runs), "outlier_fraction", windows=collect_windows(runs))
+    runs = [results.run(perplexity=9.0 + a, alpha=a) for a in (0.0, 0.2)]
+    found = results.collect(runs)
+    table = ablation_table(found.results, "outlier_fraction", windows=found.windows)
     assert [column.name for column in table.columns] == ["Thanos"]
     assert body(table) == ["**Pruned**", "0 **9.00**", "0.2 9.20"]
     assert any("(sparsity 40% at α = 0.2, nominal 50%)" in note for note in table.footnotes)
 
 
-def test_calibration_sources_are_never_averaged(write_run: WriteRun) -> None:
+def test_calibration_sources_are_never_averaged(results: ResultsFolder) -> None:
     runs = [
-        write_run(source=source, windows=windows, perplexity=9.0 - windows / 64)
+        results.run(source=source, windows=windows, perplexity=9.0 - windows / 64)
         for source in ("c4", "docs")
         for windows in (1, 64)
     ]
-    table = ablation_table(collect(runs), "calibration.windows")
+    table = ablation_table(results.collect(runs).results, "calibration.windows")
     assert [column.group for column in table.columns] == [
         "doc-llama, 2:4, c4",
         "doc-llama, 2:4, docs",
@@ -243,21 +256,23 @@ def test_calibration_sources_are_never_averaged(write_run: WriteRun) -> None:
     assert body(table)[1:] == ["1 8.98 8.98", "64 8.00 8.00"]
 
 
-def test_an_unknown_axis_is_refused(write_run: WriteRun) -> None:
+def test_an_unknown_axis_is_refused(results: ResultsFolder) -> None:
     with pytest.raises(UserError, match="no column colour"):
-        ablation_table(collect([write_run()]), "colour")
+        ablation_table(results.collect([results.run()]).results, "colour")
 
 
 def test_labels() -> None:
-    texts = ["2:4", "structured:0.3", "dense", "0.5", "4:8"]
+    texts = ["2:4", "structured:0.3", "1e-05", "dense", "0.50001", "0.5", "4:8"]
     ordered = sorted(map(pattern_label, texts))
     assert [label.title for label in ordered] == [
-        *("Dense", "Unstructured 50%", "Structured 30%", "4:8", "2:4")
+        *("Dense", "Unstructured 0.001%", "Unstructured 50%", "Unstructured 50.001%"),
+        *("Structured 30%", "4:8", "2:4"),
     ]
-    assert pattern_label("unstructured-0.50").text == "unstructured:0.5"
-    row = {"method": "sparsegpt", "outlier_fraction": 0.1, "correction": 0.75}
-    assert method_label(row) == "SparseGPT (α=0.1, β=0.75)"
+    assert pattern_label("unstructured:0.50").text == "unstructured:0.5"
+    assert pattern_label("0.00001").text == "unstructured:1e-05"
+    row = {"method": "sparsegpt", "outlier_fraction": 0.1, "refine_steps": 30}
+    assert method_label(row) == "SparseGPT (α=0.1, refine 30)"
     assert method_label({"method": "mine"}) == "mine"
-    for text in ("", "1.5", "4:2", "0:4", "semi:0.5"):
+    for text in ("", "1.5", "4:2", "0:4", "semi:0.5", "unstructured-0.5"):
         with pytest.raises(UserError, match="pattern"):
             pattern_label(text)

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,22 +15,35 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 
 # Polls faster than the profile does, whose intervals suit jobs of hours.
 FAST = ("--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "15")
-QUICK = "evaluation.limit=8 tracking=disabled"
+UNTRACKED = "tracking=disabled"
+QUICK = f"{UNTRACKED} evaluation.limit=8"
 TINY = f"{QUICK} method=wanda,thanos pattern=2:4 outlier_fraction=0"
+
+# At what cost a result was made, not what it is.
+COSTS = {"seconds", "peak_memory_bytes", "memory_plan", "resumed_blocks", "content_sha256"}
 
 
 def outcome(folder: Path) -> dict[str, object]:
-    """Every run's results without times and other circumstances."""
-    found = {}
-    for file in sorted(folder.glob("results/runs/*/*/*/*.json")):
-        values = json.loads(file.read_text())
-        for key in ("provenance", "content_sha256", "seconds", "peak_memory_bytes", "memory_plan"):
-            values.pop(key, None)
-        values.pop("resumed_blocks", None)
-        for layer in values.get("layers", ()):
-            layer.pop("seconds")
-        found[str(file.relative_to(folder))] = values
-    return found
+    """Every pruning, evaluation and measurement without times and other circumstances."""
+    results = folder / "results"
+    kinds = ("pruned/*/pruning.json", "evaluations/*/evaluation.json", "measurements/*.json")
+    return {
+        str(file.relative_to(results)): lasting(json.loads(file.read_text()))
+        for kind in kinds
+        for file in sorted(results.glob(kind))
+    }
+
+
+def lasting(values: Any) -> Any:
+    """JSON values without costs, however deep they lie; of provenances the fingerprint."""
+    if isinstance(values, list):
+        return [lasting(value) for value in values]
+    if not isinstance(values, dict):
+        return values
+    kept = {key: value for key, value in values.items() if key not in COSTS}
+    if "provenance" in kept:
+        kept["provenance"] = kept["provenance"]["fingerprint"]
+    return {key: lasting(value) for key, value in kept.items()}
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -53,13 +67,15 @@ def finished(log: str) -> set[str]:
 
 
 def times(folder: Path) -> dict[Path, int]:
-    """When each configuration was written, which Snakemake does itself."""
-    return {file: file.stat().st_mtime_ns for file in folder.glob("results/runs/*/*/*/config.yaml")}
+    """When the list of runs, by Snakemake itself, and each measurement was written."""
+    kinds = ("suites/*/runs.json", "measurements/*.json")
+    files = [file for kind in kinds for file in folder.glob(f"results/{kind}")]
+    return {file: file.stat().st_mtime_ns for file in files}
 
 
 def verify(start, name: str, overrides: str) -> None:
     process = start(name, "default", "verify", "--cores", "1", overrides=overrides)
-    assert "0 damaged, 0 missing, 0 orphaned" in finish(process)
+    assert "0 damaged, 0 missing, 0 stale, 0 orphaned" in finish(process)
 
 
 def test_with_a_job_cancelled_and_a_node_lost_all_results_are_those_of_one_machine(
@@ -69,7 +85,7 @@ def test_with_a_job_cancelled_and_a_node_lost_all_results_are_those_of_one_machi
     finish(local)
     process = start("cluster", "slurm", "demo", *FAST, overrides=QUICK)
     results = process.folder / "results"
-    slurm.wait(lambda: list(results.glob("runs/*/*/*/pruning.json")), "the first results", 900)
+    slurm.wait(lambda: list(results.glob("pruned/*/pruning.json")), "the first results", 900)
     cancelled = slurm.started()
     subprocess.run(["scancel", cancelled], check=True)
     lost = slurm.started("--nodelist=node2")
@@ -82,7 +98,7 @@ def test_with_a_job_cancelled_and_a_node_lost_all_results_are_those_of_one_machi
 
     expected = outcome(local.folder)
     assert outcome(process.folder) == expected
-    assert len(expected) > 20
+    assert len(expected) == 10 + 11 + 11 * 3  # a dense run has no pruning.json
     verify(start, "cluster", QUICK)
 
 
@@ -98,6 +114,7 @@ def test_killed_and_started_again_as_documented_nothing_finished_is_done_twice(
     process.send_signal(signal.SIGKILL)
     process.wait()
     written = times(process.folder)
+    assert process.folder / "results/suites/demo-quick/runs.json" in written
     assert slurm.jobs(), "jobs of the cluster go on"
 
     # docs/cluster.md: cancel what is left of it, unlock, run again.
@@ -115,12 +132,12 @@ def test_killed_and_started_again_as_documented_nothing_finished_is_done_twice(
     assert len(done) > 3
     assert done.isdisjoint(submitted(log).values())
     assert {file: times(process.folder)[file] for file in written} == written
-    assert len(outcome(process.folder)) == 3 + 4 + 4  # a dense run has no pruning.json
+    assert len(outcome(process.folder)) == 2 + 3 + 3 * 3
     verify(start, "cluster", TINY)
 
 
 def test_a_job_above_its_memory_limit_is_killed_and_gets_more(slurm: Slurm, start) -> None:
-    overrides = f"{QUICK} method=wanda pattern=2:4 evaluation.tasks=[]"
+    overrides = f"{UNTRACKED} method=wanda pattern=2:4 evaluation.tasks=[]"
     # Loading torch alone takes more than the first attempt's share, the third's is plenty.
     little = ("--set-resources", "prune:mem_mb=400*attempt")
     process = start("cluster", "slurm", "demo", *FAST, *little, overrides=overrides)

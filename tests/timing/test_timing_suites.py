@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from thanos.config import PROJECT
 from thanos.errors import UserError
+from thanos.paths import PROJECT
 from thanos.pruning import parse_pattern
 from thanos.timing.measure import KNOWN_METHODS
 from thanos.timing.suite import load_timing, parse_shape
@@ -72,7 +72,10 @@ def test_the_command_writes_table_figures_and_rows(tmp_path: Path) -> None:
     assert {"timing-width.svg", "timing-block-size.svg"} <= made
     recorded = json.loads((tmp_path / "timing/timing.json").read_text())
     assert len(recorded["rows"]) == 2 * 2 * 3 * 5
-    assert recorded["provenance"]["versions"]["torch"]
+    made = recorded["provenance"]
+    assert made["versions"]["torch"]
+    assert "thanos.timing.measure" in made["fingerprint"]["code"]
+    assert (made["used"]["device"], made["used"]["threads"]) == ("cpu", 1)
     for row in recorded["rows"]:
         assert row["repeats"] == 2
         assert row["threads"] == 1

@@ -16,34 +16,48 @@ TINY = (
 
 
 class Workflow:
-    """`snakemake` with its own working directory, state and results."""
+    """`snakemake` with its own working directory and state.
 
-    def __init__(self, directory: Path) -> None:
+    The results folder is called as people call theirs: spaces, braces, letters of all kinds.
+    """
+
+    def __init__(self, directory: Path, project: Path = PROJECT, overrides: str = TINY) -> None:
         self.directory = directory
-        self.results = directory / "results"
+        self.project = project
+        self.overrides = overrides
+        self.results = directory / "my results {x} ü"
 
-    def __call__(self, *arguments: str, overrides: str = TINY, check: bool = True):
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile")]
+    def __call__(self, *arguments: str, overrides: str | None = None, check: bool = True):
+        options, others = [a for a in arguments if "=" in a], [a for a in arguments if "=" not in a]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(self.project / "Snakefile"),
+        ]
         command += ["--profile", str(PROJECT / "profiles" / "default"), "--cores", "2"]
-        command += ["--directory", str(self.directory), *arguments]
-        command += ["--config", "quick=true", f"overrides={overrides}"]
+        command += ["--directory", str(self.directory), *others]
+        overrides = self.overrides if overrides is None else overrides
+        command += ["--config", "quick=true", f"results={self.results.name}", *options]
+        command += [f"overrides={overrides}"] if overrides else []
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         result = subprocess.run(command, capture_output=True, text=True, env=environment)
         if check and result.returncode != 0:
             pytest.fail(result.stdout + result.stderr)
         return result
 
-    def jobs(self, *arguments: str, overrides: str = TINY) -> dict[str, int]:
+    def jobs(self, *arguments: str, overrides: str | None = None) -> dict[str, int]:
         """The jobs that a dry run would do, by rule."""
         output = self("--dry-run", *arguments, overrides=overrides).stdout
         table = output.split("Job stats:")[1].split("\n\n")[0] if "Job stats:" in output else ""
         rows = [line.split() for line in table.splitlines()]
         return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
 
-    def runs(self) -> dict[str, Path]:
-        """Folders of the finished runs, by method."""
-        folders = self.results.glob("runs/*/*/*")
-        return {folder.name.rpartition("-")[0]: folder for folder in folders}
+    def files(self, kind: str) -> dict[str, Path]:
+        """Result files of a kind, by the readable part of what they are of."""
+        found = self.results.glob(f"{kind}/*/*.json")
+        return {file.parent.name.rpartition("-")[0]: file for file in found}
 
 
 @pytest.fixture(scope="session")

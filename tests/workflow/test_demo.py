@@ -3,36 +3,45 @@
 import json
 import shutil
 
-import yaml
-
 from .conftest import TINY
 
 
-def test_every_run_leaves_its_results_beside_its_configuration(finished):
-    runs = finished.runs()
-    assert set(runs) == {"dense", "wanda", "thanos"}
-    for method, folder in runs.items():
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        assert config["method"]["name"] == method
-        results = {"config.yaml", "config.yaml.sha256", "perplexity.json", "zero_shot.json"}
-        results |= {"size.json", "logs"}
-        assert {path.name for path in folder.iterdir()} == results | (
-            set() if method == "dense" else {"pruning.json", "efficiency.json"}
+def test_everything_lies_in_a_home_of_its_own_with_its_spec(finished):
+    assert set(finished.files("pruned")) == {"wanda-2-4", "thanos-2-4"}
+    assert set(finished.files("evaluations")) == {"dense", "wanda-2-4", "thanos-2-4"}
+    assert set(finished.files("latencies")) == {"wanda-2-4", "thanos-2-4"}
+    for name, file in finished.files("pruned").items():
+        record = json.loads(file.read_text())
+        metric, update = ("wanda", "joint" if name == "thanos-2-4" else "none")
+        assert (record["spec"]["method"]["metric"], record["spec"]["method"]["update"]) == (
+            metric,
+            update,
         )
+        assert {path.name for path in file.parent.iterdir()} == {
+            *("pruning.json", "checkpoint", "logs"),
+        }
+    for file in finished.files("evaluations").values():
+        record = json.loads(file.read_text())
+        assert record["corpora"].keys() == {"docstrings"}
+        assert record["tasks"].keys() == {"doc_continuation"}
+        assert record["size"]["parameters"]["total"] > 3.9e6
+        for part in (*record["corpora"].values(), *record["tasks"].values()):
+            assert part["provenance"]["used"]["device"] in ("cpu", "cuda")
+            assert "gpu" not in part["provenance"]["hardware"]
+    measured = list(finished.results.glob("measurements/*.json"))
+    assert len(measured) == 3 * 3  # a corpus, a task and the size of each model
 
 
-def test_pruned_weights_are_temporary_and_damage_less_with_an_update(finished):
-    runs = finished.runs()
-    assert not list(finished.results.glob("runs/*/*/*/checkpoint"))
+def test_an_update_damages_less(finished):
     values = {
-        method: json.loads((folder / "perplexity.json").read_text())["corpora"]["docstrings"]
-        for method, folder in runs.items()
+        name: json.loads(file.read_text())["corpora"]["docstrings"]
+        for name, file in finished.files("evaluations").items()
     }
     # Eight windows are noisy, but the order is far outside the noise: the windows are the same.
     assert (
         values["dense"]["perplexity"]
-        < values["thanos"]["perplexity"]
-        < values["wanda"]["perplexity"]
+        < values["thanos-2-4"]["perplexity"]
+        < values["wanda-2-4"]["perplexity"]
     )
     assert len({value["tokens_sha256"] for value in values.values()}) == 1
 
@@ -48,6 +57,10 @@ def test_the_suite_has_tables_figures_and_tracking(finished):
     assert len(tracked["runs"]) == 3
     offline = finished.results / "tracking" / "wandb"
     assert len(list(offline.glob("offline-run-*"))) == 4  # three runs and the suite
+    listed = json.loads((suite / "runs.json").read_text())["runs"]
+    assert {run["run"] for run in listed} == set(tracked["runs"])
+    for run in listed:
+        assert (finished.results / "evaluations" / run["evaluations"]).is_dir()
 
 
 def test_a_finished_suite_has_nothing_to_do(finished):
@@ -56,28 +69,19 @@ def test_a_finished_suite_has_nothing_to_do(finished):
 
 def test_a_changed_method_parameter_runs_only_its_own_runs_again(finished):
     jobs = finished.jobs("demo", overrides=f"{TINY} method.damping=0.1")
-    # The dense run and the tokens stay; wanda's configuration has the damping too.
-    assert jobs["prune"] == 2
-    assert jobs["evaluate"] == 2
-    assert "calibration" not in jobs
-    assert "evaluation_windows" not in jobs
+    # Wanda has no damping; the dense run and the tokens stay.
+    assert (jobs["prune"], jobs["evaluate"], jobs["efficiency"]) == (1, 1, 1)
+    assert not {"calibration", "evaluation_windows", "continuations"} & jobs.keys()
 
 
 def test_latencies_are_measured_where_the_suite_asks(finished):
-    for method, folder in finished.runs().items():
-        assert (folder / "efficiency.json").exists() == (method != "dense")
-    measured = json.loads((finished.runs()["thanos"] / "efficiency.json").read_text())
+    measured = json.loads(finished.files("latencies")["thanos-2-4"].read_text())
     # Two cores were given to the workflow, and the job had them all to itself.
     assert (measured["form"], measured["threads"]) == ("zeros", 2)
     latency = finished.results / "suites" / "demo-quick" / "tables" / "latency.md"
     assert "| 2:4 | Thanos |" in latency.read_text()
     jobs = finished.jobs("demo", overrides=f"{TINY} evaluation.efficiency=false")
-    assert not {"efficiency", "prune", "evaluate", "run_config"} & set(jobs)  # it is no other run
-
-
-def test_logging_anew_prunes_nothing(finished):
-    jobs = finished.jobs("demo", overrides=f"{TINY} tracking=disabled")
-    assert not {"prune", "evaluate"} & set(jobs)
+    assert not {"efficiency", "prune", "evaluate"} & jobs.keys()  # it is no other run
 
 
 def test_the_report_is_one_file_that_works_offline(finished):
@@ -100,4 +104,4 @@ def test_a_failing_run_is_named_and_the_others_stay(finished, tmp_path):
     message = "pattern 2:3 needs a width that is a multiple of 3"
     assert message in result.stdout + result.stderr
     assert "model.layers.0.self_attn.q_proj" in result.stdout + result.stderr
-    assert list(workflow.results.glob("runs/doc-llama/2-4/magnitude-*/perplexity.json"))
+    assert "magnitude-2-4" in workflow.files("evaluations")

@@ -1,11 +1,19 @@
-"""`snakemake verify`: whatever happens to a result afterwards is found."""
+"""`snakemake verify`: whatever happens to a result, or to what it is of, is found."""
 
+import json
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
-from thanos.stages.verify import verify_suite
+from thanos import layout
+from thanos.artifacts import read_json, write_json
+from thanos.identity import fingerprints
+from thanos.workflow.suites import load_suite
+from thanos.workflow.verification import Verification
+
+from .conftest import TINY, Workflow
 
 
 @pytest.fixture
@@ -14,11 +22,14 @@ def results(finished, tmp_path):
     return Path(shutil.copytree(finished.results, tmp_path / "results"))
 
 
-def findings(results: Path) -> list[tuple[str, str]]:
-    tokens = [*results.glob("calibration/*-????????"), *results.glob("evaluation/*-????????")]
-    tokens.append(results / "testbed" / "continuations")
-    found = verify_suite(results / "suites" / "demo-quick", results.glob("runs/*/*/*"), tokens)
-    return [(finding.kind, finding.what) for finding in found]
+@pytest.fixture(scope="module")
+def suite():
+    return load_suite("demo", shlex.split(TINY), quick=True)
+
+
+def findings(suite, results: Path) -> list[tuple[str, str]]:
+    verification = Verification(suite, results, results / "suites" / "demo-quick")
+    return [(found.kind, str(found)) for found in verification.findings()]
 
 
 def artefacts(results: Path) -> list[Path]:
@@ -34,61 +45,121 @@ def artefacts(results: Path) -> list[Path]:
     ]
 
 
-def test_a_flipped_byte_in_any_artefact_is_found(results):
-    assert findings(results) == []
+def test_a_flipped_byte_in_any_artefact_is_found(suite, results):
+    assert findings(suite, results) == []
     files = artefacts(results)
     names = {file.name for file in files}
-    assert {"config.yaml", "pruning.json", "perplexity.json", "zero_shot.json"} <= names
+    assert {"runs.json", "pruning.json", "evaluation.json", "latency.json"} <= names
     assert {"tokens.safetensors", "windows.safetensors", "results.csv", "layers.csv"} <= names
-    assert {"main.md", "main-perplexity-docstrings.svg", "manifest.json"} <= names
+    assert {"main.md", "main-perplexity-docstrings.svg", "manifest.json", "origin.json"} <= names
+    assert any(file.parent.name == "measurements" for file in files)
     for file in files:
         content = file.read_bytes()
         damaged = bytearray(content)
         damaged[len(damaged) // 2] ^= 1
         file.write_bytes(damaged)
-        found = findings(results)
-        assert found, file
-        assert {kind for kind, _ in found} == {"damaged"}, (file, found)
+        found = [kind for kind, what in findings(suite, results) if kind == "damaged"]
         subject = file.parent if file.name == "manifest.json" else file
-        assert any(str(subject.with_suffix("")) in what for _, what in found), (file, found)
+        named = [what for _, what in findings(suite, results)]
+        assert found, file
+        assert any(str(subject.with_suffix("")) in what for what in named), (file, named)
         file.write_bytes(content)
-    assert findings(results) == []
+    assert findings(suite, results) == []
 
 
-def test_what_is_missing_or_left_over_is_found(results):
-    run = next(results.glob("runs/doc-llama/2-4/thanos-*"))
+def test_what_is_missing_or_left_over_is_found(suite, results):
+    run = next(results.glob("pruned/thanos-*"))
     (run / "pruning.json").unlink()
-    (run / ".perplexity.json.x1y2").write_text("half a file")
+    evaluated = next(results.glob("evaluations/wanda-*"))
+    (evaluated / ".evaluation.json.x1y2").write_text("half a file")
     shutil.rmtree(results / "suites" / "demo-quick" / "figures")
     (results / "suites" / "demo-quick" / "tables" / "mine.txt").write_text("by hand")
-    stranger = results / "runs" / "doc-llama" / "2-4" / "thanos-00000000"
+    stranger = results / "pruned" / "thanos-2-4-000000000000"
+    shutil.copytree(evaluated, stranger)
 
-    found = findings(results)
+    found = findings(suite, results)
 
-    assert [kind for kind, _ in found] == ["missing", "orphaned", "orphaned", "missing"]
-    for part, (_, what) in zip(
-        ("pruning.json", ".perplexity.json.x1y2", "mine.txt", "figures"), found, strict=True
-    ):
-        assert part in what
+    assert sorted(kind for kind, _ in found) == ["missing"] * 2 + ["orphaned"] * 3
+    for part in ("pruning.json", ".evaluation.json.x1y2", "mine.txt", "figures", stranger.name):
+        assert any(part in what for _, what in found), part
 
-    known = list(results.glob("runs/*/*/*"))
-    shutil.copytree(run, stranger)
-    found = verify_suite(results / "suites" / "demo-quick", known, [])
-    assert [f.what for f in found if f.kind == "orphaned" and "no finished suite" in f.what] == [
-        f"{stranger} is a run of no finished suite; delete it if so"
-    ]
+
+def rewritten(file: Path, change) -> None:
+    values = read_json(file)
+    change(values)
+    write_json(file, values)
+
+
+def test_stale_results_say_why(suite, results, monkeypatch):
+    record = next(results.glob("pruned/thanos-*/pruning.json"))
+    rewritten(
+        record,
+        lambda v: v["provenance"]["fingerprint"]["code"].update({"thanos.pruning.updates": "0"}),
+    )
+    rewritten(next(results.glob("pruned/wanda-*/pruning.json")), lambda v: v["weights"].clear())
+    kinds = findings(suite, results)
+    assert [kind for kind, _ in kinds] == ["stale"]
+    assert "was made before a change of thanos.pruning.updates" in kinds[0][1]
+
+    # A checkpoint that was pruned anew makes what was measured of the former one stale.
+    rewritten(record, lambda v: v["weights"].update({"model.safetensors": "0" * 64}))
+    reasons = [what for kind, what in findings(suite, results) if kind == "stale"]
+    assert any("measured before pruned model.safetensors was made anew" in r for r in reasons)
+
+    monkeypatch.setattr(fingerprints, "version", lambda name: "99")
+    fingerprints._versions.cache_clear()
+    everything = [what for kind, what in findings(suite, results) if kind == "stale"]
+    fingerprints._versions.cache_clear()
+    for part in ("calibration/", "windows/", "pruned/", "evaluations/", "latencies/"):
+        assert any(part in what and "torch" in what for what in everything if "token" not in part)
+
+
+def test_orphans_are_listed_and_then_removed(finished, tmp_path):
+    """After other options were run in the same place, the former ones' results are orphans."""
+    workflow = Workflow(tmp_path)
+    shutil.copytree(finished.results, workflow.results)
+    listed = workflow.results / "suites" / "demo-quick" / "runs.json"
+    rewritten(listed, lambda v: v.update(runs=[r for r in v["runs"] if "wanda" not in r["run"]]))
+    only = TINY.replace("wanda,thanos", "thanos")
+    result = workflow("clean_orphans", overrides=only)
+    gone = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("orphaned")]
+    assert len(gone) == 1 + 1 + 1 + 3  # a model, its evaluation, its latency, three measurements
+    assert "removed: 6 orphaned" in result.stdout
+    for kind in (layout.PRUNED, layout.EVALUATIONS, layout.LATENCIES):
+        assert not list(workflow.results.glob(f"{kind}/wanda-*"))
+        assert list(workflow.results.glob(f"{kind}/thanos-*"))
+    assert "0 orphaned" in workflow("verify", overrides=only, check=False).stdout
+
+
+def test_nothing_is_an_orphan_while_the_list_of_a_suite_cannot_be_read(suite, results):
+    other = results / "suites" / "another" / "runs.json"
+    other.parent.mkdir()
+    other.write_text("{")
+    shutil.copytree(next(results.glob("pruned/thanos-*")), results / "pruned" / "thanos-0-0")
+    ((kind, what),) = findings(suite, results)
+    assert (kind, str(other) in what) == ("damaged", True)
 
 
 def test_the_target_lists_findings_and_fails(finished, tmp_path):
-    from .conftest import Workflow
-
     whole = finished("verify")
-    assert "3 runs verified, 0 damaged, 0 missing, 0 orphaned" in whole.stdout
+    assert "3 runs verified, 0 damaged, 0 missing, 0 stale, 0 orphaned, 9 current" in whole.stdout
     damaged = Workflow(tmp_path)
     shutil.copytree(finished.results, damaged.results)
-    file = damaged.runs()["wanda"] / "perplexity.json"
+    file = damaged.files("evaluations")["wanda-2-4"]
     file.write_bytes(file.read_bytes()[:-20])
     result = damaged("verify", check=False)
     assert result.returncode != 0
-    assert f"damaged   {file.relative_to(tmp_path)} is damaged" in result.stdout
+    assert "damaged   " in result.stdout
+    assert "0 orphaned, 8 current" in result.stdout
+    assert "evaluation.json is damaged" in result.stdout
     assert "delete it and run its rule again" in result.stdout
+
+
+def test_an_older_layout_is_said_in_one_line(tmp_path):
+    workflow = Workflow(tmp_path)
+    (workflow.results / "runs").mkdir(parents=True)
+    result = workflow("--dry-run", "demo")
+    said = [line for line in result.stderr.splitlines() if "older layout" in line]
+    assert len(said) == 1
+    assert said[0].endswith("is of an older layout and not used; delete it")
+    assert json.dumps(said)  # a plain line

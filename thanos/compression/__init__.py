@@ -1,4 +1,4 @@
 """Pruned models that are smaller: packed files, and models without the columns that were removed.
 
-`folders` and `packing` need no torch; `compact` changes a live model, `compact_files` keeps it.
+`folders` and `packing` need no torch; `compact` changes a live model.
 """

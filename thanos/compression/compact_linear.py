@@ -1,40 +1,27 @@
 """A linear layer whose pruned input columns, and unused output rows, are physically gone."""
 
-from dataclasses import asdict, dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 
-@dataclass(frozen=True)
-class CompactShape:
-    """The sizes of a `CompactLinear`; with them an empty one is made before loading."""
-
-    in_features: int  # width of the input that it is given
-    out_features: int  # width of the output that it returns
-    rows: int  # output rows that are computed
-    columns: int  # input columns that every row reads
-    outlier_rows: int  # rows that read further columns
-    outlier_columns: int
-    bias: bool
-
-    def to_json(self) -> dict[str, int | bool]:
-        """As plain values."""
-        return asdict(self)
-
-
 class OutlierRows(nn.Module):
-    """The second product: what a few rows read besides the columns that all rows read."""
+    """The second product: what a few rows read besides the columns that all rows read.
 
-    rows: Tensor  # places among the computed rows
-    columns: Tensor  # places in the input
+    Args:
+        weight: (outlier rows, their further columns).
+        rows: places among the computed rows.
+        columns: places in the input.
+    """
 
-    def __init__(self, shape: CompactShape, dtype: torch.dtype, device: torch.device) -> None:
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, weight: Tensor, rows: Tensor, columns: Tensor) -> None:
         super().__init__()
-        self.weight = _values((shape.outlier_rows, shape.outlier_columns), dtype, device)
-        self.register_buffer("rows", _index(shape.outlier_rows, device))
-        self.register_buffer("columns", _index(shape.outlier_columns, device))
+        self.weight = _values(weight)
+        self.register_buffer("rows", rows)
+        self.register_buffer("columns", columns)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., outlier rows) for x (..., in_features)."""
@@ -46,21 +33,37 @@ class CompactLinear(nn.Module):
 
     Where fewer rows are computed than returned, the others are zero: a later layer that ignores
     them still finds its inputs where it expects them.
+
+    Args:
+        in_features: width of the input.
+        out_features: width of the output.
+        weight: (computed rows, columns that every row reads).
+        bias: (computed rows,), or none.
+        outliers: the second product, if there is one.
+        kept: places of the columns in the input.
+        placed: places of the computed rows in the output.
     """
 
-    kept: Tensor | None  # places in the input; None where every row reads all of it
-    placed: Tensor | None  # places in the output; None where it is the computed rows
+    kept: Tensor | None  # None where every row reads all of the input
+    placed: Tensor | None  # None where the output is the computed rows
 
-    def __init__(self, shape: CompactShape, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        weight: Tensor,
+        bias: Tensor | None,
+        outliers: OutlierRows | None,
+        kept: Tensor,
+        placed: Tensor,
+    ) -> None:
         super().__init__()
-        self.shape = shape
-        self.in_features, self.out_features = shape.in_features, shape.out_features
-        self.weight = _values((shape.rows, shape.columns), dtype, device)
-        self.bias = _values((shape.rows,), dtype, device) if shape.bias else None
-        self.outliers = OutlierRows(shape, dtype, device) if shape.outlier_rows else None
-        gathers, places = shape.columns < shape.in_features, shape.rows < shape.out_features
-        self.register_buffer("kept", _index(shape.columns, device) if gathers else None)
-        self.register_buffer("placed", _index(shape.rows, device) if places else None)
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = _values(weight)
+        self.bias = None if bias is None else _values(bias)
+        self.outliers = outliers
+        self.register_buffer("kept", kept if len(kept) < in_features else None)
+        self.register_buffer("placed", placed if len(placed) < out_features else None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out_features) for x (..., in_features)."""
@@ -71,14 +74,6 @@ class CompactLinear(nn.Module):
         if self.placed is None:
             return y
         return y.new_zeros(*y.shape[:-1], self.out_features).index_copy_(-1, self.placed, y)
-
-    def extra_repr(self) -> str:
-        """What print(model) shows of it."""
-        s = self.shape
-        return (
-            f"{s.in_features} -> {s.out_features}, weight {s.rows} x {s.columns}, "
-            f"outliers {s.outlier_rows} x {s.outlier_columns}, bias={s.bias}"
-        )
 
 
 @torch.no_grad()
@@ -109,33 +104,22 @@ def compact_linear(
     if rows is None:
         rows = torch.arange(c, device=weight.device)
     outliers = outliers[torch.isin(outliers, rows)]
-    if len(outliers) == 0 or len(outlier_columns) == 0:
-        outliers, outlier_columns = outliers[:0], outlier_columns[:0]
-    module = CompactLinear(
-        CompactShape(
-            in_features=b if inputs is None else len(inputs),
-            out_features=len(rows) if narrow else c,
-            rows=len(rows),
-            columns=len(kept),
-            outlier_rows=len(outliers),
-            outlier_columns=len(outlier_columns),
-            bias=bias is not None,
-        ),
-        weight.dtype,
-        weight.device,
+    further = None
+    if len(outliers) and len(outlier_columns):
+        further = OutlierRows(
+            weight[outliers][:, outlier_columns],
+            torch.searchsorted(rows, outliers),
+            _renumbered(outlier_columns, inputs),
+        )
+    return CompactLinear(
+        b if inputs is None else len(inputs),
+        len(rows) if narrow else c,
+        weight[rows][:, kept],
+        None if bias is None else bias[rows],
+        further,
+        _renumbered(kept, inputs),
+        rows,
     )
-    values = {
-        "weight": weight[rows][:, kept],
-        "bias": None if bias is None else bias[rows],
-        "outliers.weight": weight[outliers][:, outlier_columns],
-        "outliers.rows": torch.searchsorted(rows, outliers),
-        "outliers.columns": _renumbered(outlier_columns, inputs),
-        "kept": _renumbered(kept, inputs),
-        "placed": rows,
-    }
-    for name, held in module.state_dict().items():
-        held.copy_(values[name])
-    return module
 
 
 def _renumbered(columns: Tensor, inputs: Tensor | None) -> Tensor:
@@ -143,9 +127,5 @@ def _renumbered(columns: Tensor, inputs: Tensor | None) -> Tensor:
     return columns if inputs is None else torch.searchsorted(inputs, columns)
 
 
-def _values(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> nn.Parameter:
-    return nn.Parameter(torch.empty(size, dtype=dtype, device=device), requires_grad=False)
-
-
-def _index(size: int, device: torch.device) -> Tensor:
-    return torch.zeros(size, dtype=torch.int64, device=device)
+def _values(values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values.contiguous(), requires_grad=False)

@@ -3,14 +3,8 @@
 import shutil
 from pathlib import Path
 
-from thanos.artifacts import (
-    MANIFEST,
-    atomic_folder,
-    read_json,
-    sha256,
-    verify_manifest,
-    write_manifest,
-)
+from thanos.artifacts import MANIFEST, atomic_folder, read_json, verify_manifest, write_manifest
+from thanos.content import file_hash
 from thanos.errors import UserError
 
 from .packing import FORMAT, VERSION, Sizes, pack_file, unpack_file
@@ -45,7 +39,7 @@ def pack_folder(source: Path, target: Path) -> Sizes:
         facts = {
             "format": FORMAT,
             "version": VERSION,
-            "checkpoint": {name: sha256(file) for name, file in files.items()},
+            "checkpoint": {name: file_hash(file) for name, file in files.items()},
         }
         write_manifest(temporary, facts)
     return sizes
@@ -57,20 +51,22 @@ def unpack_folder(source: Path, target: Path) -> None:
     Raises:
         UserError: not a packed folder, a damaged file, or a target that exists.
     """
-    _files(source, target)
+    files = _files(source, target)
     if not (source / MANIFEST).is_file() or read_json(source / MANIFEST).get("format") != FORMAT:
         raise UserError(f"{source} is not a packed folder; python -m thanos pack writes one")
     manifest = verify_manifest(source, maker="python -m thanos pack")
     with atomic_folder(target) as temporary:
         for name, expected in manifest["checkpoint"].items():
-            packed = source / (_SOURCE_MANIFEST if name == MANIFEST else name)
+            packed = files.get(_SOURCE_MANIFEST if name == MANIFEST else name)
+            if packed is None:  # nor can a name lead out of the folder
+                raise UserError(f"{source} lacks {name}; pack the checkpoint again")
             file = temporary / name
             file.parent.mkdir(parents=True, exist_ok=True)
             if name.endswith(_SUFFIX):
                 unpack_file(packed, file)
             else:
                 shutil.copyfile(packed, file)
-            if sha256(file) != expected:
+            if file_hash(file) != expected:
                 raise UserError(f"{packed} does not restore {name}: its content differs")
 
 

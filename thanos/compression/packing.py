@@ -6,19 +6,29 @@ tensor that would not become smaller stays as it is. The result is itself a safe
     <name>           a tensor kept as it is
     <name>:values    its non-zero values, one dimension, same dtype
     <name>:bitmask   one bit per weight, row by row, the first in the highest bit of a byte
+
+The safetensors library writes whole dictionaries of tensors only, and in an order of its own; here
+a file can be larger than memory and is restored bit by bit.
 """
 
-import math
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from thanos.errors import UserError
-
-from .container import Entry, Header, create_file, format_header, open_tensors, parse_header
-from .container import read_header as read_container
+from thanos.models.safetensors_layout import (
+    METADATA,
+    Header,
+    StoredTensor,
+    damaged,
+    parse_header,
+    read_header,
+)
 
 FORMAT = "thanos-packed"
 VERSION = "1"
@@ -66,9 +76,7 @@ def file_sizes(source: Path) -> Sizes:
     Raises:
         UserError: the file is damaged or packed already.
     """
-    header = _unpacked_header(source)
-    with open_tensors(source, header) as tensors:
-        return _plan(header, _nonzero_counts(header, tensors))[1]
+    return _plan(_unpacked_header(source), source)[1]
 
 
 def pack_file(source: Path, target: Path) -> Sizes:
@@ -78,18 +86,16 @@ def pack_file(source: Path, target: Path) -> Sizes:
         UserError: the file is damaged or packed already.
     """
     header = _unpacked_header(source)
-    with open_tensors(source, header) as tensors:
-        packed, sizes = _plan(header, _nonzero_counts(header, tensors))
-        with create_file(target, packed) as writer:
-            for name, entry in header.entries.items():
-                if name in packed.entries:
-                    writer.write(name, tensors[name])
-                    continue
-                words = _words(tensors[name], entry)
-                assert words is not None
-                nonzero = words != 0
-                writer.write(name + VALUES, words[nonzero])
-                writer.write(name + BITMASK, np.packbits(nonzero))
+    packed, sizes = _plan(header, target)
+    with _create(target, packed) as write:
+        for name, stored in header.tensors.items():
+            if name in packed.tensors:
+                write(name, _bytes(stored))
+                continue
+            words = _words(stored)
+            nonzero = words != 0
+            write(name + VALUES, words[nonzero])
+            write(name + BITMASK, np.packbits(nonzero))
     return sizes
 
 
@@ -99,40 +105,36 @@ def unpack_file(source: Path, target: Path) -> None:
     Raises:
         UserError: the file is damaged, not packed, or packed by a newer version.
     """
-    packed = read_container(source)
+    packed = read_header(source)
     if packed.metadata.get("format") != FORMAT:
         raise UserError(f"{source} is not a packed file")
     if packed.metadata.get("version") != VERSION:
         raise UserError(f"{source} is packed by another version; update thanos to unpack it")
     try:
-        header = parse_header(packed.metadata["header"])
+        header = parse_header(target, packed.metadata["header"])
+        with _create(target, header) as write:
+            for name, tensor in header.tensors.items():
+                kept = packed.tensors.get(name)
+                write(name, _bytes(kept) if kept else _unpacked(tensor, packed))
     except (KeyError, ValueError) as error:
-        raise UserError(f"{source} is damaged: it lacks the header to restore") from error
-    with open_tensors(source, packed) as tensors, create_file(target, header) as writer:
-        for name, entry in header.entries.items():
-            if name in packed.entries:
-                writer.write(name, tensors[name])
-                continue
-            words = np.zeros(math.prod(entry.shape), _WORDS[_item_bytes(entry)])
-            mask = np.unpackbits(tensors[name + BITMASK], count=len(words)).view(bool)
-            words[mask] = tensors[name + VALUES].view(words.dtype)
-            writer.write(name, words)
+        raise damaged(source, f"what it restores is not in it: {error}") from error
 
 
 def _unpacked_header(source: Path) -> Header:
-    header = read_container(source)
+    header = read_header(source)
     if header.metadata.get("format") == FORMAT:
         raise UserError(f"{source} is packed already")
     return header
 
 
-def _nonzero_counts(header: Header, tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Non-zero weights of each tensor whose weights are whole words."""
-    return {
-        name: int(np.count_nonzero(words))
-        for name, entry in header.entries.items()
-        if (words := _words(tensors[name], entry)) is not None
-    }
+def _unpacked(tensor: StoredTensor, packed: Header) -> np.ndarray:
+    mask, values = packed.tensors[tensor.name + BITMASK], packed.tensors[tensor.name + VALUES]
+    if mask.bytes != _mask_bytes(tensor.elements):  # before memory is taken for so many
+        raise ValueError(f"mask of {mask.bytes} bytes for {tensor.elements} weights")
+    words = np.zeros(tensor.elements, _WORDS[_item_bytes(tensor)])
+    nonzero = np.unpackbits(_bytes(mask), count=len(words)).view(bool)
+    words[nonzero] = _bytes(values).view(words.dtype)
+    return words
 
 
 @dataclass(frozen=True)
@@ -146,48 +148,65 @@ class _Piece:
     item_bytes: int
 
 
-def _plan(header: Header, counts: dict[str, int]) -> tuple[Header, Sizes]:
+def _plan(header: Header, target: Path) -> tuple[Header, Sizes]:
     """The header of the packed file, and what it saves."""
     pieces: list[_Piece] = []
     sizes = Sizes()
-    for name, entry in header.entries.items():
+    for name, stored in header.tensors.items():
         if name.endswith((VALUES, BITMASK)):
             raise UserError(f"tensor {name!r} cannot be packed: the name is taken by the format")
-        elements, item = math.prod(entry.shape), _item_bytes(entry)
-        one = Sizes(entry.size, entry.size)
-        if name in counts:
-            one = tensor_sizes(elements, counts[name], item)
+        elements, item = stored.elements, _item_bytes(stored)
+        one, count = Sizes(stored.bytes, stored.bytes), 0
+        if item in _WORDS:
+            count = int(np.count_nonzero(_words(stored)))
+            one = tensor_sizes(elements, count, item)
         sizes += one
         if one.packed == one.dense:
-            pieces.append(_Piece(name, entry.dtype, entry.shape, entry.size, item))
+            pieces.append(_Piece(name, stored.dtype, stored.shape, stored.bytes, item))
             continue
-        count, mask = counts[name], _mask_bytes(elements)
-        pieces.append(_Piece(name + VALUES, entry.dtype, (count,), count * item, item))
+        mask = _mask_bytes(elements)
+        pieces.append(_Piece(name + VALUES, stored.dtype, (count,), count * item, item))
         pieces.append(_Piece(name + BITMASK, "U8", (mask,), mask, 1))
     metadata = {"format": FORMAT, "version": VERSION, "header": header.text}
-    return parse_header(format_header(_placed(pieces), metadata)), sizes
+    lines: dict[str, Any] = {METADATA: metadata}
+    begin = 0
+    for piece in sorted(pieces, key=lambda piece: -piece.item_bytes):  # wide words first: aligned
+        offsets = [begin, begin + piece.size]
+        lines[piece.name] = {"dtype": piece.dtype, "shape": piece.shape, "data_offsets": offsets}
+        begin += piece.size
+    text = json.dumps(lines, separators=(",", ":"))  # ASCII only: characters are bytes
+    return parse_header(target, text + " " * (-len(text) % 8)), sizes
 
 
-def _placed(pieces: list[_Piece]) -> dict[str, Entry]:
-    """One piece after the other; wide words first, so that each tensor is aligned."""
-    entries, begin = {}, 0
-    for piece in sorted(pieces, key=lambda piece: -piece.item_bytes):
-        end = begin + piece.size
-        entries[piece.name] = Entry(piece.dtype, piece.shape, begin, end)
-        begin = end
-    return entries
+@contextmanager
+def _create(file: Path, header: Header) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """Create a file with this header; yield `write(name, values)`, to be called in any order."""
+    with file.open("wb") as stream:
+        stream.write(header.head)
+
+        def write(name: str, values: np.ndarray) -> None:
+            place = header.tensors[name]
+            if values.nbytes != place.bytes:
+                raise ValueError(f"{name!r:.80}: {values.nbytes} bytes in place of {place.bytes}")
+            stream.seek(place.start)
+            stream.write(np.ascontiguousarray(values).view(np.uint8).data)
+
+        yield write
 
 
-def _words(values: np.ndarray, entry: Entry) -> np.ndarray | None:
-    """A tensor's bytes as one unsigned integer per weight; None if weights are no whole words."""
-    item = _item_bytes(entry)
-    return values.view(_WORDS[item]) if item in _WORDS else None
+def _bytes(stored: StoredTensor) -> np.ndarray:
+    return np.fromfile(stored.file, np.uint8, stored.bytes, offset=stored.start)
 
 
-def _item_bytes(entry: Entry) -> int:
+def _words(stored: StoredTensor) -> np.ndarray:
+    """A tensor as one unsigned integer per weight; its weights are whole words."""
+    return _bytes(stored).view(_WORDS[_item_bytes(stored)])
+
+
+def _item_bytes(stored: StoredTensor) -> int:
     """Bytes per weight; 0 for an empty tensor and for weights that share bytes."""
-    elements = math.prod(entry.shape)
-    return entry.size // elements if elements and entry.size % elements == 0 else 0
+    elements = stored.elements
+    return stored.bytes // elements if elements and stored.bytes % elements == 0 else 0
 
 
 def _mask_bytes(elements: int) -> int:

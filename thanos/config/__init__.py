@@ -1,19 +1,22 @@
-"""Configuration of a run: the typed schema of `conf/`, composed by Hydra, checked and written."""
+"""Configuration of a run: the typed schema of `conf/`, composed by Hydra, checked, made a run."""
 
 from .checks import NAME
-from .compose import CONF, GROUPS, PROJECT, dumps, load, loads, options, resolve
-from .schema import Config, hash8
+from .compose import GROUPS, dumps, options, refuse_unused, resolve
+from .runs import PLACE_KEYS, Run, RunBuilder
+from .schema import Config
+from .usage import key_of, unused_keys
 
 __all__ = [
-    "CONF",
     "GROUPS",
     "NAME",
-    "PROJECT",
+    "PLACE_KEYS",
     "Config",
+    "Run",
+    "RunBuilder",
     "dumps",
-    "hash8",
-    "load",
-    "loads",
+    "key_of",
     "options",
+    "refuse_unused",
     "resolve",
+    "unused_keys",
 ]

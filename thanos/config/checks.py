@@ -4,36 +4,37 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..data.sources import CONTRASTS, SOURCES
 from ..errors import UserError
 from ..pruning.composition import compose as compose_method
 from ..pruning.errors import PruningError
 from ..pruning.patterns import parse_pattern
 from .schema import Config
+from .usage import Choices
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of models and methods; also part of paths
 QUANTIZATIONS = ("none", "int8", "int4")
 
 
+def named(config: Config) -> Config:
+    """The configuration with the names that it leaves out."""
+    config.model.name = config.model.name or Path(config.model.path).name
+    config.method.label = config.method.label or config.method.name
+    return config
+
+
 def checked(config: Config) -> Config:
-    """Canonical and validated values; what only a layer's shape can tell is checked later."""
-    if not config.model.name:
-        config.model.name = Path(config.model.path).name
+    """Validated values; what only a layer's shape can tell is checked later."""
     for key, name in (("model.name", config.model.name), ("method.label", config.method.label)):
         if name and not re.fullmatch(NAME, name):
             raise UserError(f"{key} {name!r} must be made of letters, digits, '.', '_' and '-'")
-    if config.dense:
-        config.pattern, config.outlier_fraction = "dense", 0.0
-    else:
-        method = config.method
-        try:
-            pattern = parse_pattern(config.pattern)
-            compose_method(method.name, pattern, method.metric, method.scope, method.update)
-        except PruningError as error:
-            raise UserError(str(error)) from error
-        config.pattern = str(pattern)
-    config.method.label = config.method.label or config.method.name
+    choices = choices_of(config)
+    _check_source("calibration.source", config.calibration.source, (*SOURCES, *CONTRASTS))
+    for corpus in config.evaluation.corpora:
+        _check_source("evaluation.corpora", corpus, SOURCES)
+    calibrates_on_text = choices.calibrated and config.calibration.source == "text"
     for group, needs_file, path in (
-        ("calibration", config.calibration.source == "text", config.calibration.path),
+        ("calibration", calibrates_on_text, config.calibration.path),
         ("evaluation", "text" in config.evaluation.corpora, config.evaluation.path),
     ):
         if needs_file and not path:
@@ -69,6 +70,28 @@ def checked(config: Config) -> Config:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise UserError(f"device is {config.device!r}; expected auto, cpu, cuda or cuda:N")
     return config
+
+
+def choices_of(config: Config) -> Choices:
+    """Method and pattern of a configuration, parsed.
+
+    Raises:
+        UserError: they do not exist or do not go together.
+    """
+    method = config.method
+    if config.dense:
+        return Choices(config, None, None)
+    try:
+        pattern = parse_pattern(config.pattern)
+        composed = compose_method(method.name, pattern, method.metric, method.scope, method.update)
+    except PruningError as error:
+        raise UserError(str(error)) from error
+    return Choices(config, composed, pattern)
+
+
+def _check_source(key: str, source: str, known: Sequence[str]) -> None:
+    if source not in known:
+        raise UserError(f"{key}: unknown {source!r}; known are {', '.join(known)}")
 
 
 def _check_choice(key: str, value: str, known: Sequence[str]) -> None:

@@ -1,29 +1,31 @@
-"""Compose a run's configuration from `conf/` and overrides; read and write resolved ones."""
+"""Compose a run's configuration from `conf/` and overrides."""
 
 import copy
 import dataclasses
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..artifacts import verify_text
 from ..errors import UserError
-from .checks import checked
+from ..paths import CONF
+from .checks import checked, choices_of, named
 from .schema import Config
+from .usage import key_of, unused_keys
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
-CONF = PROJECT / "conf"
 GROUPS = ("model", "calibration", "method", "evaluation", "tracking")
+_PARSER = OverridesParser.create()
 
 
+@functools.cache
 def options(group: str) -> list[str]:
     """The names that a configuration group offers."""
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
@@ -41,68 +43,64 @@ def resolve(overrides: Sequence[str]) -> Config:
         key = override.partition("=")[0].partition(".")[0]
         parts.setdefault(key, []).append(override)
     # No group refers to another, so each is composed alone, once for all the runs that share it.
-    config = copy.deepcopy(_composed(()))
+    config = copy.copy(_composed(()))
     for key, given in parts.items():
         part = _composed(tuple(given))
         if hasattr(config, key):
-            setattr(config, key, copy.deepcopy(getattr(part, key)))
+            setattr(config, key, getattr(part, key))
     return checked(config)
-
-
-def loads(text: str) -> Config:
-    """Read a resolved configuration from YAML or JSON text; the inverse of `dumps`.
-
-    Raises:
-        UserError: if it does not fit the schema.
-    """
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text))
-        config = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
-        raise UserError(_first_line(error)) from error
-    assert isinstance(config, Config)
-    return checked(config)
-
-
-def load(path: Path) -> Config:
-    """Read a resolved configuration file.
-
-    Raises:
-        UserError: if the file is missing, is not what its checksum says or does not fit the schema.
-    """
-    if not path.is_file():
-        raise UserError(f"configuration {path} does not exist")
-    verify_text(path)
-    try:
-        return loads(path.read_text(encoding="utf-8"))
-    except UserError as error:
-        raise UserError(f"configuration {path}: {error}") from error
 
 
 def dumps(config: Config) -> str:
-    """The resolved configuration as YAML, without what only says which files are asked for.
-
-    That is where it is written and tracked, and whether latencies are measured.
-    """
+    """A resolved configuration as YAML, without where it is written and tracked."""
     values = dataclasses.asdict(config)
-    del values["tracking"], values["output_dir"], values["evaluation"]["efficiency"]
+    del values["tracking"], values["output_dir"]
     return yaml.safe_dump(values, sort_keys=False)
+
+
+def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
+    """Refuse overrides of keys that the run's choices do not use.
+
+    Raises:
+        UserError: there is one; the message names the key and the choice.
+    """
+    unused = unused_keys(choices_of(config))
+    for override in overrides:
+        if (key := key_of(override)) in unused:
+            raise UserError(f"key {key!r} is not used by {unused[key]}; leave it out")
 
 
 @functools.cache
 def _composed(overrides: tuple[str, ...]) -> Config:
+    """The configuration under some overrides: shared by many runs, and never changed by one."""
+    chosen = tuple(text for text in overrides if text.partition("=")[0] in GROUPS)
+    try:
+        values = [_PARSER.parse_override(text) for text in overrides if text not in chosen]
+        composed = copy.deepcopy(_by_hydra(chosen))
+        for value in values:
+            if value.type is not OverrideType.CHANGE or value.is_sweep_override():
+                raise ValueError
+            OmegaConf.update(composed, value.key_or_group, value.value(), merge=False)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        # Plain values need no composition, which takes a hundred times longer; whatever is more
+        # than plain, or wrong, is for Hydra to take or to refuse.
+        composed = _by_hydra(overrides)
+    if missing := sorted(OmegaConf.missing_keys(composed)):
+        raise UserError(f"key {missing[0]!r} must be given, for example {missing[0]}=…")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return named(config)
+
+
+@functools.cache
+def _by_hydra(overrides: tuple[str, ...]) -> DictConfig:
     ConfigStore.instance().store("schema", Config)
     try:
         if not GlobalHydra.instance().is_initialized():
             initialize_config_dir(str(CONF), job_name="thanos", version_base="1.3")
-        composed = compose("config", list(overrides))
-        if missing := sorted(OmegaConf.missing_keys(composed)):
-            raise UserError(f"key {missing[0]!r} must be given, for example {missing[0]}=…")
-        config = OmegaConf.to_object(composed)
+        return compose("config", list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_one_line(error, overrides)) from error
-    assert isinstance(config, Config)
-    return config
 
 
 def _check_option(override: str) -> None:

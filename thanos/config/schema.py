@@ -1,15 +1,8 @@
-"""The typed schema of `conf/`, and what of a run's configuration determines which result."""
+"""The typed schema of `conf/`."""
 
-import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass, field
-from typing import Any
 
 from omegaconf import MISSING
-
-# A run is identified by everything but where it is computed, read from, written and logged.
-_NOT_IDENTITY = ("device", "hidden_memory", "memory_budget", "mirror", "output_dir", "tracking")
 
 
 @dataclass
@@ -99,68 +92,3 @@ class Config:
     def dense(self) -> bool:
         """Whether this is the unpruned reference."""
         return self.method.name == "dense"
-
-    def identity(self) -> dict[str, Any]:
-        """What distinguishes this run from others; the dense run depends on no pruning option."""
-        values = {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_IDENTITY}
-        del values["evaluation"]["efficiency"]
-        if self.dense:
-            values = {k: values[k] for k in ("model", "evaluation", "pattern")}
-        return values
-
-    def as_reference(self) -> "Config":
-        """The dense run without the pruning options that it does not depend on."""
-        return Config(
-            model=self.model,
-            calibration=CalibrationConfig(name="none", source="none"),
-            method=MethodConfig(name="dense", label="dense"),
-            evaluation=self.evaluation,
-            tracking=self.tracking,
-            pattern=self.pattern,
-            device=self.device,
-            mirror=self.mirror,
-        )
-
-    def for_evaluation(self) -> "Config":
-        """The same run reduced to what determines its evaluation windows."""
-        kept = ("name", "corpora", "path", "max_windows")
-        chosen = {key: getattr(self.evaluation, key) for key in kept}
-        return Config(
-            model=self.model,
-            calibration=CalibrationConfig(name="none", source="none"),
-            method=MethodConfig(name="dense"),
-            evaluation=EvaluationConfig(**chosen),
-            mirror=self.mirror,
-        )
-
-    def evaluation_identity(self) -> dict[str, Any]:
-        """What determines the evaluation windows."""
-        reduced = dataclasses.asdict(self.for_evaluation())
-        return {"tokenizer": self._tokenizer(), "evaluation": reduced["evaluation"]}
-
-    def for_calibration(self) -> "Config":
-        """The same run reduced to what determines its calibration tokens."""
-        return Config(
-            model=self.model,
-            calibration=self.calibration,
-            method=MethodConfig(name="dense"),
-            evaluation=EvaluationConfig(name="none"),
-            seed=self.seed,
-            mirror=self.mirror,
-        )
-
-    def calibration_identity(self) -> dict[str, Any]:
-        """What determines the calibration tokens."""
-        calibration = dataclasses.asdict(self.calibration)
-        del calibration["batch_size"]
-        return {"tokenizer": self._tokenizer(), "calibration": calibration, "seed": self.seed}
-
-    def _tokenizer(self) -> dict[str, Any]:
-        keys = ("path", "revision", "context", "trust_remote_code")
-        return {key: getattr(self.model, key) for key in keys}
-
-
-def hash8(values: dict[str, Any]) -> str:
-    """Eight hexadecimal digits that identify nested values, whatever the order of the keys."""
-    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:8]

@@ -155,10 +155,33 @@ def fetch_split(split: Split, mirror: Path) -> Path:
     return file
 
 
-def pinned(source: str, use: str) -> dict[str, str]:
-    """Repository and revision of a public source's `calibration` or `evaluation` text, if any."""
+def public_file(source: str, use: str, mirror: str | Path | None) -> Path | str | None:
+    """Where a public source's text comes from: the mirror's file, or `repository@revision`.
+
+    Args:
+        source: its name.
+        use: `calibration` or `evaluation`.
+        mirror: as everywhere.
+
+    Returns:
+        None for a source that is no public data set: its text is in the installed packages.
+
+    Raises:
+        UserError: the mirror has no such file.
+    """
     split = {"calibration": CALIBRATION, "evaluation": EVALUATION}[use].get(source)
-    return {"repository": split.repository, "revision": split.revision} if split else {}
+    if split is None:
+        return None
+    if mirror is None:
+        return f"{split.repository}@{split.revision}"
+    return _mirrored(source, split, Path(mirror))
+
+
+def corpus_packages() -> tuple[str, ...]:
+    """The distributions whose installed files the sources without a file are made from."""
+    from ..testbed.corpus import DISTRIBUTIONS
+
+    return DISTRIBUTIONS
 
 
 def evaluation_max_windows(source: str) -> int | None:

@@ -26,7 +26,6 @@ def sample_windows(
     seed: int,
     *,
     source: str = "calibration",
-    vocab_size: int | None = None,
 ) -> torch.Tensor:
     """Draw calibration windows: a random document longer than the window, a random offset in it.
 
@@ -35,13 +34,12 @@ def sample_windows(
 
     Args:
         source: name of the documents' source, for the error message.
-        vocab_size: of the model; token ids beyond it are refused.
 
     Returns:
         (windows, seqlen) int64 token ids, a function of the arguments alone.
 
     Raises:
-        UserError: if no document is longer than the window, or a token is not in the vocabulary.
+        UserError: if no document is longer than the window.
     """
     generator = random.Random(seed)
     candidates = [
@@ -68,9 +66,7 @@ def sample_windows(
         ids = tokens[index]
         start = generator.randrange(len(ids) - seqlen + 1)
         drawn.append(ids[start : start + seqlen])
-    result = torch.stack(drawn)
-    _check_vocabulary(result, vocab_size)
-    return result
+    return torch.stack(drawn)
 
 
 def cut_windows(
@@ -80,7 +76,6 @@ def cut_windows(
     max_windows: int | None = None,
     *,
     source: str = "evaluation",
-    vocab_size: int | None = None,
 ) -> torch.Tensor:
     """Cut a text, tokenised once, into windows that do not overlap; the remainder is dropped.
 
@@ -88,7 +83,7 @@ def cut_windows(
         (n, seqlen) int64 token ids, n at most `max_windows`.
 
     Raises:
-        UserError: if the text is shorter than one window, or a token is not in the vocabulary.
+        UserError: if the text is shorter than one window.
     """
     ids = token_ids(text, tokenizer)
     count = len(ids) // seqlen
@@ -99,9 +94,7 @@ def cut_windows(
         )
     if max_windows is not None:
         count = min(count, max_windows)
-    result = ids[: count * seqlen].reshape(count, seqlen)
-    _check_vocabulary(result, vocab_size)
-    return result
+    return ids[: count * seqlen].reshape(count, seqlen)
 
 
 def token_ids(text: str, tokenizer: "PreTrainedTokenizerBase") -> torch.Tensor:
@@ -157,11 +150,3 @@ def _too_short(source: str, documents: Sequence[str], longest: int, seqlen: int)
         f"{source}: no document is longer than a window of {seqlen} tokens ({found}); "
         "set a smaller model.context or use a source with longer documents"
     )
-
-
-def _check_vocabulary(tokens: torch.Tensor, vocab_size: int | None) -> None:
-    if vocab_size is not None and int(tokens.max()) >= vocab_size:
-        raise UserError(
-            f"token id {int(tokens.max())} is outside the model's vocabulary of {vocab_size}; "
-            "use the tokenizer that belongs to the model"
-        )

@@ -31,7 +31,6 @@ DEFINITIONS = {
     "rte": "glue/rte/default.yaml",
     "wikitext": "wikitext/wikitext.yaml",
 }
-PAPER_TASKS = tuple(task for task in DEFINITIONS if task not in ("rte", "wikitext"))
 # Names under which the original releases are commonly kept; the first that exists is read.
 RELEASES = {
     "winogrande": ("zeroshot/dev.jsonl", "zeroshot/winogrande_dev_rebuilt.jsonl"),
@@ -47,17 +46,21 @@ RELEASES = {
 FOLDER = "zeroshot"
 
 
+def task_file(task: str, mirror: Path) -> Path | None:
+    """The mirror's file of a task's rows, if it has one."""
+    return next((mirror / n for n in _file_names(task) if (mirror / n).is_file()), None)
+
+
 def mirrored_rows(task: str, mirror: Path) -> list[Row]:
     """Return a task's rows, in the hub's columns, from the mirror.
 
     Raises:
         UserError: if the mirror has no file for the task, or the file lacks a column.
     """
-    names = (f"{FOLDER}/{task}.jsonl", *RELEASES[task])
-    path = next((mirror / name for name in names if (mirror / name).is_file()), None)
+    path = task_file(task, mirror)
     if path is None:
         raise UserError(
-            f"mirror {mirror} has no {' or '.join(names)} for task {task!r}; run "
+            f"mirror {mirror} has no {' or '.join(_file_names(task))} for task {task!r}; run "
             "`snakemake mirror` where there is network, or export the task's scored split there "
             "as JSON lines"
         )
@@ -70,6 +73,10 @@ def mirrored_rows(task: str, mirror: Path) -> list[Row]:
             f"{path}: a row is neither in the hub's columns nor in the original form of {task} "
             f"({type(error).__name__}: {error}); export it again"
         ) from error
+
+
+def _file_names(task: str) -> tuple[str, ...]:
+    return (f"{FOLDER}/{task}.jsonl", *RELEASES.get(task, ()))
 
 
 def _as_it_is(row: Row) -> Row:

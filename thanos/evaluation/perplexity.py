@@ -26,10 +26,7 @@ class PerplexityResult:
 
 @torch.inference_mode()
 def perplexity(
-    model: torch.nn.Module,
-    windows: torch.Tensor,
-    batch_size: int = 1,
-    device: torch.device | str | None = None,
+    model: torch.nn.Module, windows: torch.Tensor, batch_size: int = 1
 ) -> PerplexityResult:
     """Measure a causal language model's perplexity.
 
@@ -38,14 +35,13 @@ def perplexity(
     result, except for rounding.
 
     Args:
-        model: returns `.logits` (B, T, V) for `input_ids`; its weights are already on `device`.
+        model: returns `.logits` (B, T, V) for `input_ids`; its weights lie where it is to run.
         windows: (n, seqlen) token ids.
-        device: where the token ids go; the model's own device by default.
 
     Raises:
         UserError: if there is no window of two tokens, or a loss is not finite.
     """
-    device = next(model.parameters()).device if device is None else torch.device(device)
+    device = next(model.parameters()).device
 
     def logits() -> Iterator[torch.Tensor]:
         for batch in tqdm(windows.split(batch_size), desc="perplexity", leave=False, disable=None):

@@ -4,9 +4,8 @@ import contextlib
 import copy
 import io
 import logging
-import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,57 +26,44 @@ _PER_TEXT = ("word_perplexity", "byte_perplexity", "bits_per_byte")
 class TaskResult:
     """One task's accuracy in percent."""
 
-    task: str
     accuracy: float
     standard_error: float
     normalized_accuracy: float | None  # by the choices' lengths, where the task has it
     items: int
     version: str  # lm-eval's version of the task
+    harness_version: str
 
 
 @dataclass(frozen=True)
 class WordPerplexityResult:
     """What lm-eval calls perplexity: per word or byte of the text, whatever the tokenizer."""
 
-    task: str
     word_perplexity: float
     byte_perplexity: float
     bits_per_byte: float
     items: int  # documents
     version: str  # lm-eval's version of the task
-
-
-@dataclass(frozen=True)
-class ZeroShotResult:
-    """Accuracy of every task, in the order asked for, and their mean in percent."""
-
-    tasks: tuple[TaskResult, ...]
-    mean_accuracy: float | None  # None without a task that has an accuracy
-    texts: tuple[WordPerplexityResult, ...]
-    batch_size: int
-    limit: int | None
     harness_version: str
 
 
 def zero_shot(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    tasks: Sequence[str],
+    task: str,
     *,
     batch_size: int = 8,
     limit: int | None = None,
-    seed: int = 0,
     mirror: str | Path | None = None,
     include_path: str | Path | None = None,
     data_folder: str | Path | None = None,
-) -> ZeroShotResult:
-    """Score a model on multiple-choice tasks and texts, without examples in the prompt.
+) -> TaskResult | WordPerplexityResult:
+    """Score a model on a multiple-choice task or a text, without examples in the prompt.
 
     Args:
         model: causal language model, already on its device.
-        tasks: names from `benchmarks.DEFINITIONS`, or of `<include_path>/<name>.yaml`.
+        task: a name of `benchmarks.DEFINITIONS`, or of `<include_path>/<name>.yaml`.
         batch_size: fixed, because padding makes the last bits depend on it.
-        limit: score only the first items of each task; None for all.
+        limit: score only the first items; None for all.
         mirror: folder that replaces the hub for the tasks of `benchmarks`.
         include_path: folder of local tasks in lm-eval's YAML.
         data_folder: where relative `data_files` of local tasks are; by default `include_path`.
@@ -86,26 +72,30 @@ def zero_shot(
         UserError: unknown task, missing or damaged data, no network and no mirror, no token that
             can stand before a text.
     """
-    if not tasks:
-        raise UserError("evaluation.tasks: no task is named")
     check_tokenizer(tokenizer)
-    from lm_eval import __version__
     from lm_eval.evaluator import evaluate  # simple_evaluate would also probe git, pip and CUDA
     from lm_eval.models.huggingface import HFLM
 
-    places = _Places(
-        *(None if place is None else Path(place) for place in (mirror, include_path, data_folder))
-    )
+    loaded = load_task(task, mirror, include_path, data_folder)
     with _quiet():
-        loaded = {name: _load(name, places, seed) for name in tasks}
         # The harness chooses a padding token; the caller's tokenizer stays as it is.
         harness = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
-        scored = evaluate(harness, {"tasks": loaded}, limit=limit, log_samples=False)
-    results = [_result(name, scored) for name in tasks]
-    chosen = tuple(result for result in results if isinstance(result, TaskResult))
-    texts = tuple(result for result in results if isinstance(result, WordPerplexityResult))
-    mean = math.fsum(result.accuracy for result in chosen) / len(chosen) if chosen else None
-    return ZeroShotResult(chosen, mean, texts, batch_size, limit, __version__)
+        scored = evaluate(harness, {"tasks": {task: loaded}}, limit=limit, log_samples=False)
+    return _result(task, scored)
+
+
+def load_task(
+    task: str,
+    mirror: str | Path | None = None,
+    include_path: str | Path | None = None,
+    data_folder: str | Path | None = None,
+) -> "Task":
+    """A task with its data, as lm-eval has it; arguments and errors as of `zero_shot`."""
+    places = (
+        None if place is None else Path(place) for place in (mirror, include_path, data_folder)
+    )
+    with _quiet():
+        return _load(task, _Places(*places))
 
 
 def check_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> None:
@@ -131,7 +121,7 @@ class _Places:
     data_folder: Path | None
 
 
-def _load(name: str, places: _Places, seed: int) -> "Task":
+def _load(name: str, places: _Places) -> "Task":
     """Build one task from its one file, without lm-eval's scan of all built-in tasks."""
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._yaml_loader import load_yaml  # resolves `include` and `!function`
@@ -155,7 +145,7 @@ def _load(name: str, places: _Places, seed: int) -> "Task":
             f"{FOLDER}/{name}.jsonl"
         ) from error
     task.set_config("num_fewshot", 0)
-    task.set_fewshot_seed(seed)
+    task.set_fewshot_seed(0)
     return task
 
 
@@ -194,22 +184,26 @@ def _dataset_of(rows: dict[str, list[Row]]) -> Callable[..., Any]:
 
 
 def _result(name: str, scored: dict[str, Any]) -> TaskResult | WordPerplexityResult:
+    from lm_eval import __version__
+
     metrics = scored["results"][name]
     items, version = scored["n-samples"][name]["effective"], str(scored["versions"][name])
     if "word_perplexity,none" in metrics:
         per = {key: metrics[f"{key},none"] for key in _PER_TEXT}
-        return WordPerplexityResult(name, **per, items=items, version=version)
+        return WordPerplexityResult(
+            **per, items=items, version=version, harness_version=__version__
+        )
     if "acc,none" not in metrics:
         raise UserError(f"evaluation.tasks: {name} has no accuracy; give multiple-choice tasks")
     normalized = metrics.get("acc_norm,none")
     error = metrics["acc_stderr,none"]  # not a number in words, for a single item
     return TaskResult(
-        task=name,
         accuracy=100 * metrics["acc,none"],
         standard_error=100 * error if isinstance(error, float) else 0.0,
         normalized_accuracy=None if normalized is None else 100 * normalized,
         items=items,
         version=version,
+        harness_version=__version__,
     )
 
 

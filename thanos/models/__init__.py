@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .blocks import DecoderBlocks, find_blocks, linear_layers
-    from .checkpoint import copy_checkpoint, save_checkpoint
+    from .checkpoint import check_copied, copy_checkpoint
     from .finished_blocks import FinishedBlocks, work_folder
     from .forward import logits_by_blocks
     from .host_states import hidden_states
@@ -30,6 +30,7 @@ _MODULES = {
     "PruneLayer": "layer",
     "PrunedWeight": "layer",
     "StreamedBlocks": "streaming",
+    "check_copied": "checkpoint",
     "copy_checkpoint": "checkpoint",
     "find_blocks": "blocks",
     "hidden_states": "host_states",
@@ -39,7 +40,6 @@ _MODULES = {
     "load_tokenizer": "loading",
     "logits_by_blocks": "forward",
     "prune_model": "sequential",
-    "save_checkpoint": "checkpoint",
     "work_folder": "finished_blocks",
 }
 
@@ -53,6 +53,7 @@ __all__ = [
     "PruneLayer",
     "PrunedWeight",
     "StreamedBlocks",
+    "check_copied",
     "copy_checkpoint",
     "find_blocks",
     "hidden_states",
@@ -62,7 +63,6 @@ __all__ = [
     "load_tokenizer",
     "logits_by_blocks",
     "prune_model",
-    "save_checkpoint",
     "work_folder",
 ]
 

@@ -13,7 +13,8 @@ from typing import IO, Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from thanos.artifacts import atomic_file, read_json, sha256, write_json
+from thanos.artifacts import atomic_file, read_json, write_json
+from thanos.content import file_hash
 from thanos.errors import UserError
 
 from .layer import LayerRecord
@@ -77,17 +78,11 @@ class FinishedBlocks:
         write_json(
             self._record(index),
             {
-                "sha256": sha256(self._weights(index)),
+                "sha256": file_hash(self._weights(index), anew=True),
                 "layers": [asdict(record) for record in records],
             },
         )
         self._add(index, list(records))
-
-    def discard(self) -> None:
-        """Remove all finished blocks."""
-        self._remove_from(0)
-        self.records.clear()
-        self.tensors.clear()
 
     def _add(self, index: int, records: list[LayerRecord]) -> None:
         self.records.append(records)
@@ -117,7 +112,7 @@ class FinishedBlocks:
             return f"{record} is damaged"
         if not weights.exists():
             return f"{weights} is missing"
-        if sha256(weights) != expected.get("sha256"):
+        if file_hash(weights, anew=True) != expected.get("sha256"):
             return f"{weights} is damaged: its content differs from its record"
         return None
 
@@ -137,6 +132,9 @@ class FinishedBlocks:
 def work_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
     """A folder that is removed when all went well, and kept if there is something to go on from.
 
+    That are the records of finished blocks, and JSON files in a folder called `measurements`. When
+    all went well, only the blocks of others are: those in folders below this one.
+
     Args:
         path: the folder, which one process at a time works in.
         wait: for another process to end that works in it.
@@ -145,15 +143,18 @@ def work_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
         UserError: another process works in it, and `wait` is false.
     """
     with _locked(path, wait):
-        for leftover in path.glob(".*"):  # of a write that was cut short
-            leftover.unlink()
+        for leftover in sorted(path.rglob(".*")):  # of a write that was cut short
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         try:
             yield path
         except BaseException:
-            if not any(path.glob("block-*.json")):
+            if not any((*path.rglob("block-*.json"), *path.glob("measurements/*.json"))):
                 shutil.rmtree(path)
             raise
-        shutil.rmtree(path)
+        if any(path.glob("*/block-*.json")):
+            logger.warning("finished blocks of other options stay in %s", path)
+        else:
+            shutil.rmtree(path)
 
 
 def _locked(path: Path, wait: bool) -> IO[str]:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import (
@@ -62,25 +62,19 @@ def load_tokenizer(
 
 
 def load_model(
-    path: str | Path,
-    revision: str | None = None,
-    dtype: str | torch.dtype = "auto",
-    trust_remote_code: bool = False,
+    folder: Path, dtype: torch.dtype | Literal["auto"] = "auto", trust_remote_code: bool = False
 ) -> PreTrainedModel:
-    """Return the causal language model at `path`, on the CPU, in evaluation mode.
+    """Return the causal language model in a folder, on the CPU, in evaluation mode.
 
     Args:
-        path: a folder or a hub id.
-        revision: branch, tag or commit on the hub.
-        dtype: "auto" keeps the checkpoint's, otherwise float32, bfloat16 or float16.
+        folder: a model folder, see `local_folder`.
+        dtype: "auto" keeps the checkpoint's.
         trust_remote_code: run the model's own Python files.
 
     Raises:
-        UserError: no such model; no safetensors; a damaged file; a weight that is missing, of the
-            wrong shape or not finite. Never leaves a weight newly initialised.
+        UserError: no safetensors; a damaged file; a weight that is missing, of the wrong shape or
+            not finite. Never leaves a weight newly initialised.
     """
-    folder = local_folder(path, revision, weights=True, trust_remote_code=trust_remote_code)
-    chosen_dtype = _parse_dtype(dtype)
     config = read_config(folder, trust_remote_code)
     weight_files(folder)
     with quiet():
@@ -88,7 +82,7 @@ def load_model(
             opened: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
-                dtype=chosen_dtype,
+                dtype=dtype,
                 trust_remote_code=trust_remote_code,
                 use_safetensors=True,
                 local_files_only=True,
@@ -116,15 +110,6 @@ def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
             )
         except Exception as error:  # any value of any key of a config.json may be wrong
             raise UserError(f"{folder / 'config.json'} is unusable: {_reason(error)}") from error
-
-
-def _parse_dtype(dtype: str | torch.dtype) -> str | torch.dtype:
-    if dtype == "auto" or isinstance(dtype, torch.dtype):
-        return dtype
-    choices = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in choices:
-        raise UserError(f"dtype {dtype!r} is unknown; expected auto, {', '.join(choices)}")
-    return choices[dtype]
 
 
 def check_report(folder: Path, report: dict[str, Any]) -> None:

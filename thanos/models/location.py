@@ -1,6 +1,8 @@
 """Where a model lies: a local folder or a hub id, and which files hold its weights."""
 
+import functools
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,8 @@ _SINGLE_FILE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _DESCRIPTION_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 _WEIGHT_FILES = ["model*.safetensors"]
+_HUB_SECONDS = 10.0  # to wait for an answer that is good to have
+_unreachable: list[Exception] = []  # why the hub could not be asked
 _CONVERT = (
     "weights in pickle files are refused because opening one can run code; convert them once with "
     "save_pretrained, or name a revision of the hub that holds safetensors (often refs/pr/<number>)"
@@ -87,6 +91,37 @@ def cached_folder(path: str | Path, revision: str | None = None) -> Path | None:
     return Path(cached)
 
 
+@functools.cache
+def hub_commit(name: str, revision: str | None) -> str | None:
+    """The commit that a hub model's revision stands for: on this machine, or else on the hub.
+
+    None if it is not here and the hub cannot be asked.
+    """
+    if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    try:
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns="config.json", local_files_only=True
+            )
+        ).name
+    except (LocalEntryNotFoundError, HFValidationError):
+        pass
+    return _commit_on_hub(name, revision)
+
+
+def _commit_on_hub(name: str, revision: str | None) -> str | None:
+    if _unreachable:  # asking for the next model would take as long again
+        return None
+    try:
+        return HfApi().model_info(name, revision=revision, timeout=_HUB_SECONDS).sha
+    except httpx2.TransportError as error:
+        _unreachable.append(error)
+    except (OSError, ValueError):  # offline by choice; no such model; no such name
+        pass
+    return None
+
+
 def is_hub_id(path: str | Path) -> bool:
     """Whether `path` can only be a model on the hub: no folder, and not spelt like one."""
     return not Path(path).expanduser().exists() and not _looks_like_a_path(str(path))
@@ -124,7 +159,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         UserError: there are none, one that the index names is missing, or one is damaged.
     """
-    files = _listed_weight_files(folder)
+    files = listed_weight_files(folder)
     for file in files:
         if not file.is_file():
             raise UserError(f"weight file {file} is missing; copy or download the model again")
@@ -132,16 +167,23 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _listed_weight_files(folder: Path) -> list[Path]:
+def listed_weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that a model folder says it has, unchecked.
+
+    Raises:
+        UserError: it has none, or its index cannot be read.
+    """
     if (folder / _SINGLE_FILE).exists():
         return [folder / _SINGLE_FILE]
     index = folder / _INDEX
     if index.exists():
         try:
-            names = json.loads(index.read_text())["weight_map"].values()
-        except (ValueError, KeyError, AttributeError) as error:
+            names = {*json.loads(index.read_text())["weight_map"].values()}
+            if not all(Path(name).name == name for name in names):
+                raise ValueError("it names files outside its folder")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise UserError(f"weight index {index} is damaged; download the model again") from error
-        return [folder / name for name in sorted(set(names))]
+        return [folder / name for name in sorted(names)]
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth"})
     if pickles:
         raise UserError(f"{folder} holds only {', '.join(pickles)}: {_CONVERT}")

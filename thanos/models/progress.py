@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tqdm import tqdm
@@ -16,13 +16,10 @@ logger = logging.getLogger(__name__)
 class Progress:
     """Counts blocks and tells how long the rest will take."""
 
-    def __init__(
-        self, done: int, total: int, bar: tqdm, on_layer: Callable[[LayerRecord], None] | None
-    ) -> None:
+    def __init__(self, done: int, total: int, bar: tqdm) -> None:
         self._done = done
         self._total = total
         self._bar = bar
-        self._on_layer = on_layer
         self._started = time.monotonic()
 
     def layer(self, record: LayerRecord) -> None:
@@ -30,8 +27,6 @@ class Progress:
         self._bar.set_postfix_str(str(record))
         if self._bar.disable:
             logger.info("pruned %s", record)
-        if self._on_layer is not None:
-            self._on_layer(record)
 
     def block(self, index: int) -> None:
         """Block `index` is finished, or was before and has run again."""
@@ -49,20 +44,17 @@ class Progress:
 
 
 @contextmanager
-def report_progress(
-    done: int, total: int, on_layer: Callable[[LayerRecord], None] | None
-) -> Iterator[Progress]:
+def report_progress(done: int, total: int) -> Iterator[Progress]:
     """A progress bar over blocks on a terminal, one line of log per layer and block elsewhere.
 
     Args:
         done: blocks that were finished before.
         total: all blocks.
-        on_layer: called after each layer.
     """
     with tqdm(
         total=total, initial=done, unit="block", desc="pruning", disable=not sys.stderr.isatty()
     ) as bar:
-        yield Progress(done, total, bar, on_layer)
+        yield Progress(done, total, bar)
 
 
 def _duration(seconds: float) -> str:

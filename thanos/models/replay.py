@@ -64,8 +64,15 @@ def record(
         hidden: the empty list to keep the hidden states in; it decides where they lie.
 
     Raises:
-        UserError: the model changes the hidden states between its blocks.
+        UserError: a token is not in the model's vocabulary, or the model changes the hidden states
+            between its blocks.
     """
+    vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
+    if int(windows.max()) >= vocabulary:
+        raise UserError(
+            f"token {int(windows.max())} is outside the model's vocabulary of {vocabulary}: "
+            "the windows were cut with another tokenizer"
+        )
     recording = Recording([] if hidden is None else hidden)
     for batch in windows.split(batch_size):
         inputs, calls = _record_batch(model, blocks, batch)

@@ -1,5 +1,7 @@
 """Where each tensor of a safetensors file lies, and a copy of the file with some of them replaced.
 
+A file is the length of its header (8 bytes, little endian), the header (JSON: dtype, shape and
+offsets of each tensor) and the tensors' bytes. Nothing that a header says is believed unchecked.
 Nothing here imports torch: the memory plan reads shapes before anything heavy is loaded.
 """
 
@@ -12,11 +14,17 @@ from typing import Any, BinaryIO
 
 from thanos.errors import UserError
 
-_LENGTH_BYTES = 8  # the header's own length, little endian, comes first
+METADATA = "__metadata__"
+_LENGTH_BYTES = 8
+_LONGEST_HEADER = 100_000_000  # bytes; the library refuses longer ones
 _CHUNK = 16 * 2**20
 
 # Bytes per element of the formats that weights are kept in.
 FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+# Of the others that fill whole bytes; a size that is not listed is not checked.
+_INTEGER_BYTES = {f"{kind}{8 * size}": size for kind in "IU" for size in (1, 2, 4, 8)}
+_EIGHT_BITS = ("BOOL", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
+_BYTES = FLOAT_BYTES | _INTEGER_BYTES | dict.fromkeys(_EIGHT_BITS, 1) | {"C64": 8}
 
 
 @dataclass(frozen=True)
@@ -36,22 +44,75 @@ class StoredTensor:
         return prod(self.shape)
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says about its tensors."""
+
+    head: bytes  # everything before the first tensor
+    tensors: dict[str, StoredTensor]  # in the order of their bytes, which leave no gap
+    metadata: dict[str, str]
+
+    @property
+    def text(self) -> str:
+        """The JSON text, exactly as it is written."""
+        return self.head[_LENGTH_BYTES:].decode()
+
+
 def read_layout(file: Path) -> dict[str, StoredTensor]:
     """Return the tensors of a file by name, in the order of their bytes.
 
     Raises:
         UserError: the file is damaged or shorter than its header says.
     """
+    return read_header(file).tensors
+
+
+def read_header(file: Path) -> Header:
+    """Read what a file says about its tensors, and check it.
+
+    Raises:
+        UserError: the file is damaged, shorter than its header says, or no safetensors file.
+    """
     try:
-        data, header = _read_header(file)
-        tensors = [_stored(file, data, *item) for item in header.items() if item[0][:2] != "__"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(file, str(error) or type(error).__name__) from error
-    tensors.sort(key=lambda tensor: tensor.start)
-    end = tensors[-1].start + tensors[-1].bytes if tensors else data
-    if end != file.stat().st_size:
-        raise _damaged(file, f"{file.stat().st_size} bytes where its header asks for {end}")
-    return {tensor.name: tensor for tensor in tensors}
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+            if not 2 <= length <= min(size - _LENGTH_BYTES, _LONGEST_HEADER):
+                raise ValueError(f"header of {length} bytes in a file of {size}")
+            header = parse_header(file, stream.read(length).decode())
+        end = len(header.head) + sum(tensor.bytes for tensor in header.tensors.values())
+        if size != end:
+            raise ValueError(f"{size} bytes where its header asks for {end}")
+    except (OSError, ValueError) as error:
+        raise damaged(file, str(error)) from error
+    return header
+
+
+def parse_header(file: Path, text: str) -> Header:
+    """What the JSON text of a header says about a file, which need not exist yet.
+
+    Raises:
+        ValueError: it is not what the format asks for.
+    """
+    encoded = text.encode()
+    head = len(encoded).to_bytes(_LENGTH_BYTES, "little") + encoded
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise ValueError("header too deeply nested") from None
+    if not isinstance(values, dict):
+        raise ValueError("header is no JSON object")
+    metadata = values.pop(METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError("metadata is no table of strings")
+    place = len(head)
+    stored = (_stored(file, place, name, entry) for name, entry in values.items())
+    tensors = {t.name: t for t in sorted(stored, key=lambda t: (t.start, t.bytes))}
+    for tensor in tensors.values():
+        if tensor.start != place:
+            raise ValueError(f"tensor {tensor.name!r:.80} does not follow the one before it")
+        place += tensor.bytes
+    return Header(head, tensors, metadata)
 
 
 def copy_with(file: Path, replaced: Mapping[str, StoredTensor], target: Path) -> None:
@@ -64,10 +125,10 @@ def copy_with(file: Path, replaced: Mapping[str, StoredTensor], target: Path) ->
         replaced: by name in `file`, tensors of the same shape and dtype.
         target: the file to write.
     """
-    layout = read_layout(file)
-    with file.open("rb") as source, target.open("wb") as sink:
-        _copy_bytes(source, sink, 0, min((t.start for t in layout.values()), default=0))
-        for name, tensor in layout.items():
+    header = read_header(file)
+    with target.open("wb") as sink:
+        sink.write(header.head)
+        for name, tensor in header.tensors.items():
             new = replaced.get(name, tensor)
             if (new.dtype, new.shape) != (tensor.dtype, tensor.shape):
                 raise ValueError(f"{name}: {new.dtype} {new.shape} cannot replace {tensor}")
@@ -75,20 +136,22 @@ def copy_with(file: Path, replaced: Mapping[str, StoredTensor], target: Path) ->
                 _copy_bytes(origin, sink, new.start, new.bytes)
 
 
-def _read_header(file: Path) -> tuple[int, dict[str, Any]]:
-    """First byte of the data, and the header as it is written."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
-        if not 2 <= length <= size - _LENGTH_BYTES:
-            raise ValueError(f"header of {length} bytes in a file of {size}")
-        return _LENGTH_BYTES + length, json.loads(stream.read(length))
+def damaged(file: Path, reason: str) -> UserError:
+    """The error for a weight file, packed or not, whose content cannot be right."""
+    return UserError(
+        f"weight file {file} is damaged or incomplete ({reason}); copy or download it again"
+    )
 
 
-def _stored(file: Path, data: int, name: str, entry: dict[str, Any]) -> StoredTensor:
-    first, last = entry["data_offsets"]
-    shape = tuple(entry["shape"])
-    return StoredTensor(file, name, entry["dtype"], shape, data + first, last - first)
+def _stored(file: Path, data: int, name: str, entry: Any) -> StoredTensor:
+    match entry:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]} if (
+            all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+            and begin <= end
+            and (dtype not in _BYTES or _BYTES[dtype] * prod(shape) == end - begin)
+        ):
+            return StoredTensor(file, name, dtype, tuple(shape), data + begin, end - begin)
+    raise ValueError(f"tensor {name!r:.80} has no sound dtype, shape and offsets")
 
 
 def _copy_bytes(source: BinaryIO, sink: BinaryIO, start: int, count: int) -> None:
@@ -99,9 +162,3 @@ def _copy_bytes(source: BinaryIO, sink: BinaryIO, start: int, count: int) -> Non
             raise ValueError(f"{source.name} ends too early")
         sink.write(chunk)
         count -= len(chunk)
-
-
-def _damaged(file: Path, reason: str) -> UserError:
-    return UserError(
-        f"weight file {file} is damaged or incomplete ({reason}); copy or download the model again"
-    )

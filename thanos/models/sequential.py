@@ -1,6 +1,6 @@
 """Prune a model block by block, each block calibrated on the outputs of the pruned ones before."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -31,7 +31,6 @@ def prune_model(
     batch_size: int = 8,
     device: torch.device | str = "cpu",
     statistics_dtype: torch.dtype = torch.float32,
-    on_layer: Callable[[LayerRecord], None] | None = None,
     skip: Collection[str] = (),
     data_free: PruneLayer | None = None,
     done: Sequence[Sequence[LayerRecord]] = (),
@@ -50,7 +49,6 @@ def prune_model(
         batch_size: windows per forward pass.
         device: where blocks run and are pruned.
         statistics_dtype: dtype in which inputs are accumulated, whatever the model's.
-        on_layer: called after each layer.
         skip: names or patterns of layers to leave dense, see `linear_layers`.
         data_free: prunes, without statistics, experts that saw fewer tokens than they have
             columns; without it such an expert is an error.
@@ -69,7 +67,7 @@ def prune_model(
         windows = _checked_windows(source.model, windows)
         recording = record(source.model, source.blocks, windows, batch_size, hidden)
     records: list[LayerRecord] = []
-    with report_progress(len(done), count, on_layer) as progress:
+    with report_progress(len(done), count) as progress:
         for index in range(count):
             old = index < len(done)
             if old and recording is None:
@@ -108,12 +106,6 @@ def prune_model(
 def _checked_windows(model: PreTrainedModel, windows: Tensor | None) -> Tensor:
     if windows is None or windows.dim() != 2 or windows.numel() == 0:
         raise UserError("calibration needs at least one window of tokens")
-    vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
-    if int(windows.max()) >= vocabulary:
-        raise UserError(
-            f"calibration token {int(windows.max())} is outside the model's vocabulary of "
-            f"{vocabulary}: the windows were cut with another tokenizer"
-        )
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and windows.shape[1] > limit:
         raise UserError(

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from .composition import METHODS, METRICS, SCOPES, UPDATES, Method, compose
 from .errors import PruningError
-from .patterns import Pattern, SemiStructured, Structured, Unstructured, parse_pattern
+from .patterns import (
+    Pattern,
+    SemiStructured,
+    Structured,
+    Unstructured,
+    check_shape,
+    parse_pattern,
+)
 
 if TYPE_CHECKING:
     from .prune import PruningResult, prune_weight, required_statistics
@@ -24,6 +31,7 @@ __all__ = [
     "SemiStructured",
     "Structured",
     "Unstructured",
+    "check_shape",
     "compose",
     "parse_pattern",
     "prune_weight",

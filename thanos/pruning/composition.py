@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from .errors import PruningError
-from .patterns import Pattern, Unstructured
+from .patterns import Pattern, SemiStructured, Structured, Unstructured
 
 METRICS = ("magnitude", "wanda", "sparsegpt")
 SCOPES = ("layer", "row", "block", "residual")
@@ -33,6 +33,26 @@ class Method:
         """Whether the inverse factor of the Gram matrix enters."""
         return self.update != "none" or self.metric == "sparsegpt"
 
+    def walks_blocks(self, pattern: Pattern) -> bool:
+        """Whether the result depends on B, the columns pruned at a time."""
+        if isinstance(pattern, Structured):
+            return self.update == "sequential"
+        if isinstance(pattern, SemiStructured):
+            return self.update == "joint" or self.update == "sequential"
+        return self.update != "none" or self.scope == "block"
+
+    def modules_unused(self, pattern: Pattern, refine_steps: int) -> set[str]:
+        """Modules of this package that pruning so never runs: their code is none of its causes."""
+        used = {
+            "factorization": self.needs_factor,
+            "updates": self.update == "joint",
+            "sequential": self.update == "sequential",
+            "conjugate_gradient": refine_steps > 0
+            or (self.update == "joint" and not isinstance(pattern, Structured)),
+            "refinement": refine_steps > 0,
+        }
+        return {module for module, runs in used.items() if not runs}
+
 
 METHODS = {
     "magnitude": Method("magnitude", "layer", "none"),
@@ -41,28 +61,39 @@ METHODS = {
     "thanos": Method("wanda", "residual", "joint"),
 }
 
+DEFAULT_BLOCK_SIZE = 128
+DEFAULT_BLOCK_SIZE_SEMI_STRUCTURED = 512
+
+
+def default_block_size(pattern: Pattern) -> int:
+    """B where none is given: 128, for n:m 512 (paper, section 6)."""
+    if isinstance(pattern, SemiStructured):
+        return DEFAULT_BLOCK_SIZE_SEMI_STRUCTURED
+    return DEFAULT_BLOCK_SIZE
+
 
 def compose(
-    name: str,
+    name: str | Method,
     pattern: Pattern,
     metric: str | None = None,
     scope: str | None = None,
     update: str | None = None,
 ) -> Method:
-    """The named method with any of its three choices replaced.
+    """The method, of that name or composed already, with any of its three choices replaced.
 
     Raises:
         PruningError: for an unknown name or choice, and for combinations without a meaning.
     """
-    if name not in METHODS:
+    if isinstance(name, str) and name not in METHODS:
         raise PruningError(f"unknown method {name!r}; known: {', '.join(METHODS)}")
+    named = METHODS[name] if isinstance(name, str) else name
     given = {"metric": metric, "scope": scope, "update": update}
     for part, known in (("metric", METRICS), ("scope", SCOPES), ("update", UPDATES)):
         if given[part] is not None and given[part] not in known:
             raise PruningError(f"unknown {part} {given[part]!r}; known: {', '.join(known)}")
-    method = replace(METHODS[name], **{part: value for part, value in given.items() if value})
+    method = replace(named, **{part: value for part, value in given.items() if value})
     if not isinstance(pattern, Unstructured):
-        if scope is not None and scope != METHODS[name].scope:
+        if scope is not None and scope != named.scope:
             raise PruningError(
                 f"scope {scope!r} has no meaning for pattern {pattern}: n:m chooses within groups "
                 "and structured among columns; leave the scope out"

@@ -21,7 +21,6 @@ class Solution:
 
     x: Tensor  # (c, w), zero off the mask
     converged: Tensor  # (c,) bool
-    iterations: int
 
 
 def solve_masked(
@@ -80,7 +79,7 @@ def solve_masked(
         P.mul_((rr_next / rr.clamp_min(tiny))[:, None]).add_(R)
         rr = rr_next
         iteration += 1
-    return Solution(result.mul_(scaling), converged, iteration)
+    return Solution(result.mul_(scaling), converged)
 
 
 def _row_dots(a: Tensor, b: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from .composition import Method
-from .errors import PruningError
 from .factorization import InverseFactor
 from .memory import row_segments
 from .patterns import SemiStructured, Structured, Unstructured, ceil_count, floor_count
@@ -19,7 +18,8 @@ from .selection import (
     smallest_per_group,
     smallest_per_row,
 )
-from .updates import joint_column_update, joint_update, sequential_update
+from .sequential import sequential_update
+from .updates import joint_column_update, joint_update
 
 
 @dataclass(frozen=True)
@@ -102,17 +102,9 @@ def prune_structured(W: Tensor, pattern: Structured, layer: Layer) -> Pruned:
 
     Without an update a column's loss is the mean of its scores, as the baselines have it; with one
     it is the sum of their squares, the loss of removing the column (paper, section 5).
-
-    Raises:
-        PruningError: if the outlier rows leave fewer columns than the sparsity asks for.
     """
     b = W.shape[1]
     s = ceil_count(pattern.p * layer.rows * b / len(W))
-    if s > b:
-        raise PruningError(
-            f"pattern {pattern} with {layer.rows - len(W)} of {layer.rows} rows kept dense would "
-            f"remove {s} of {b} columns; lower the sparsity or the outlier fraction"
-        )
     removed = torch.zeros(b, dtype=torch.bool, device=W.device)
     damping = None
     if layer.method.update == "sequential":
@@ -152,11 +144,6 @@ def _walk(W: Tensor, layer: Layer, choose: Chooser) -> Pruned:
 
 def _unstructured_chooser(W: Tensor, p: float, layer: Layer) -> Chooser:
     scope, c, b = layer.method.scope, layer.rows, W.shape[1]
-    if floor_count(p * c * b) > W.numel():
-        raise PruningError(
-            f"sparsity {p:g} with {c - len(W)} of {c} rows kept dense leaves nothing of the other "
-            "rows; lower the sparsity or the outlier fraction"
-        )
     if scope == "row":
         return _fixed(_row_mask(W, floor_count(p * c * b / len(W)), layer))
     if scope == "layer":

@@ -28,8 +28,13 @@ class Unstructured:
 
     p: float
 
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros that it asks for."""
+        return self.p
+
     def __str__(self) -> str:
-        return f"unstructured:{self.p:g}"
+        return f"unstructured:{self.p!r}"  # all its digits: 0.5 and 0.50001 are two patterns
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,11 @@ class SemiStructured:
 
     n: int
     m: int
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros that it asks for."""
+        return 1 - self.n / self.m
 
     def __str__(self) -> str:
         return f"{self.n}:{self.m}"
@@ -49,8 +59,13 @@ class Structured:
 
     p: float
 
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros that it asks for."""
+        return self.p
+
     def __str__(self) -> str:
-        return f"structured:{self.p:g}"
+        return f"structured:{self.p!r}"
 
 
 Pattern = Unstructured | SemiStructured | Structured
@@ -86,4 +101,45 @@ def parse_pattern(text: str | float | Pattern) -> Pattern:
         raise PruningError(f"pattern {words!r} is not a sparsity pattern; {FORMS}")
     if not 0 <= p < 1:
         raise PruningError(f"pattern {words!r}: the sparsity must be in [0, 1)")
-    return kinds[kind](p)
+    return kinds[kind](p + 0.0)  # a negative zero is zero
+
+
+def check_shape(rows: int, columns: int, pattern: Pattern, outlier_fraction: float = 0.0) -> None:
+    """Whether a layer of this shape can have the pattern: asked before any work is done.
+
+    Args:
+        rows: c, out_features.
+        columns: b, in_features.
+        pattern: to be given to it.
+        outlier_fraction: α; ⌈αc⌉ rows stay dense.
+
+    Raises:
+        PruningError: it cannot; the message says why and what to change.
+    """
+    if not 0 <= outlier_fraction < 1:
+        raise PruningError(f"outlier_fraction {outlier_fraction:g} must be in [0, 1)")
+    outliers = ceil_count(outlier_fraction * rows)
+    pruned = rows - outliers
+    if outliers and pruned <= 0:
+        raise PruningError(
+            f"outlier_fraction {outlier_fraction:g} keeps all {rows} rows dense; "
+            "lower it for a layer this small"
+        )
+    if isinstance(pattern, SemiStructured):
+        if columns % pattern.m:
+            raise PruningError(
+                f"pattern {pattern} needs a width that is a multiple of {pattern.m}; "
+                f"the layer has {columns} inputs"
+            )
+    elif isinstance(pattern, Structured):
+        removed = ceil_count(pattern.p * rows * columns / pruned)
+        if removed > columns:
+            raise PruningError(
+                f"pattern {pattern} with {outliers} of {rows} rows kept dense would "
+                f"remove {removed} of {columns} columns; lower the sparsity or the outlier fraction"
+            )
+    elif floor_count(pattern.p * rows * columns) > pruned * columns:
+        raise PruningError(
+            f"sparsity {pattern.p:g} with {outliers} of {rows} rows kept dense leaves nothing of "
+            "the other rows; lower the sparsity or the outlier fraction"
+        )

@@ -6,19 +6,24 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .composition import Method, compose
+from .composition import Method, compose, default_block_size
 from .errors import PruningError
 from .factorization import InverseFactor
 from .masking import Layer, Pruned, prune_semi_structured, prune_structured, prune_unstructured
 from .memory import default_memory_budget
-from .patterns import Pattern, SemiStructured, Structured, ceil_count, parse_pattern
+from .patterns import (
+    Pattern,
+    SemiStructured,
+    Structured,
+    ceil_count,
+    check_shape,
+    parse_pattern,
+)
 from .precision import exact_matmul
 from .quadratic_form import row_energies, separable_energies
 from .refinement import refine
 from .statistics import InputStatistics
 
-DEFAULT_BLOCK_SIZE = 128
-DEFAULT_BLOCK_SIZE_SEMI_STRUCTURED = 512
 OUTLIER_SCORES = ("exact", "separable")
 
 
@@ -56,7 +61,7 @@ def required_statistics(
 def prune_weight(
     weight: Tensor,
     statistics: InputStatistics | None,
-    method: str = "thanos",
+    method: str | Method = "thanos",
     pattern: str | float | Pattern = "0.5",
     *,
     block_size: int | None = None,
@@ -76,7 +81,7 @@ def prune_weight(
     Args:
         weight: (c, b), out_features × in_features; not modified.
         statistics: of the layer's inputs; None where the method needs none (magnitude).
-        method: `magnitude`, `wanda`, `sparsegpt` or `thanos`.
+        method: `magnitude`, `wanda`, `sparsegpt`, `thanos` or a composed one.
         pattern: `0.5` or `unstructured:0.5`, `2:4`, `structured:0.3`.
         block_size: B, columns per block; default 128, for n:m patterns 512. For n:m it is rounded
             up to whole groups.
@@ -108,6 +113,8 @@ def prune_weight(
         raise PruningError(f"refine_steps {refine_steps} is negative")
     needed = required_statistics(composition, outlier_fraction, refine_steps)
     _check_input(weight, statistics, needed, method)
+    c, b = weight.shape
+    check_shape(c, b, parsed, outlier_fraction)
     budget = memory_budget or default_memory_budget(weight.device)
     dense = weight.detach()
     with exact_matmul():
@@ -148,7 +155,7 @@ def prune_weight(
 
 
 def _check_input(
-    weight: Tensor, statistics: InputStatistics | None, needed: str, method: str
+    weight: Tensor, statistics: InputStatistics | None, needed: str, method: str | Method
 ) -> None:
     if weight.dim() != 2:
         raise PruningError(f"the weight has shape {tuple(weight.shape)}; expected (rows, columns)")
@@ -156,7 +163,7 @@ def _check_input(
         raise PruningError("the weight has non-finite entries")
     if statistics is None:
         if needed != "none":
-            raise PruningError(f"method {method!r} needs calibration statistics")
+            raise PruningError(f"method {method} needs calibration statistics")
         return
     if statistics.in_features != weight.shape[1]:
         raise PruningError(
@@ -182,16 +189,9 @@ def _pruned_rows(
     budget: int,
 ) -> Tensor | None:
     """Indices of all rows but the ⌈αc⌉ with the largest h_i, ties by index; None for all."""
-    c = len(W)
-    if not 0 <= alpha < 1:
-        raise PruningError(f"outlier_fraction {alpha:g} must be in [0, 1)")
-    outliers = ceil_count(alpha * c)
+    outliers = ceil_count(alpha * len(W))
     if outliers == 0:
         return None
-    if outliers >= c:
-        raise PruningError(
-            f"outlier_fraction {alpha:g} keeps all {c} rows dense; lower it for a layer this small"
-        )
     assert statistics is not None
     if exact:
         h = row_energies(W, statistics.gram.to(dtype), budget)
@@ -218,18 +218,11 @@ def _layer(
     budget: int,
 ) -> Layer:
     """Gather what the walk over the blocks needs: column scales, factor or Gram matrix, B."""
-    b = W.shape[1]
     if block_size is None:
-        semi_structured = isinstance(pattern, SemiStructured)
-        block_size = DEFAULT_BLOCK_SIZE_SEMI_STRUCTURED if semi_structured else DEFAULT_BLOCK_SIZE
+        block_size = default_block_size(pattern)
     if block_size < 1:
         raise PruningError(f"block_size {block_size} must be at least 1")
     if isinstance(pattern, SemiStructured):
-        if b % pattern.m:
-            raise PruningError(
-                f"pattern {pattern} needs a width that is a multiple of {pattern.m}; "
-                f"the layer has {b} inputs"
-            )
         block_size = -(-block_size // pattern.m) * pattern.m
     columns_at_once = isinstance(pattern, Structured) and method.update == "joint"
     factor = gram = None

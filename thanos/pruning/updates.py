@@ -1,10 +1,7 @@
-"""What the surviving weights do: the sequential and the joint update of one block of columns.
+"""Thanos' updates: what is removed of a block, or of the layer, is removed all at once.
 
-Both work on W (c, b) in place, remove columns i1:i2 where the mask says so and move what lies to
-the right by one matrix product with rows i1:i2 of U.
+Both work on W (c, b) in place.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,81 +10,8 @@ from .conjugate_gradient import solve_masked
 from .factorization import InverseFactor, cholesky_damped
 from .memory import row_segments
 
-# Removed columns are eliminated one by one within leaves this wide, by matrix products above.
-_LEAF = 8
-
 # Relative residual at which a row of the joint update counts as solved.
 _TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-13}
-
-# Chooses the mask of columns j1:j2 from their current weights (j2 − j1, c), transposed like them.
-GroupChoice = Callable[[Tensor, int, int], Tensor]
-
-
-def sequential_update(
-    W: Tensor,
-    factor: InverseFactor,
-    i1: int,
-    i2: int,
-    mask: Tensor | None,
-    choose_group: GroupChoice | None = None,
-    group: int = _LEAF,
-) -> Tensor:
-    """SparseGPT's update (its algorithm 1): e = w_j/U_jj for removed w_j, W[:, j:] −= e·U[j, j:].
-
-    Columns are eliminated in halves: what a half removes reaches the other half, and finally the
-    columns right of i2, by one matrix product; only `group` columns are walked one by one.
-
-    Args:
-        W: (c, b), changed in place.
-        factor: of the damped Gram matrix.
-        i1: first column of the block.
-        i2: one past its last column.
-        mask: (c, i2 − i1) bool, or None when `choose_group` picks it.
-        choose_group: picks the mask of `group` columns when the first of them is reached.
-        group: columns walked one by one.
-
-    Returns:
-        The mask, (c, i2 − i1) bool.
-    """
-    U = factor.U[i1:i2, i1:i2]
-    Wt = W[:, i1:i2].T.contiguous()  # (w, c): a column of W is contiguous here
-    Et = torch.zeros_like(Wt)
-    Mt = torch.zeros_like(Wt, dtype=torch.bool) if mask is None else mask.T.contiguous()
-
-    def choose(j1: int, j2: int) -> None:
-        if choose_group is not None:
-            Mt[j1:j2] = choose_group(Wt[j1:j2], i1 + j1, i1 + j2)
-
-    _eliminate(U, Wt, Et, Mt, choose, group, 0, i2 - i1)
-    W[:, i1:i2] = Wt.masked_fill_(Mt, 0).T
-    W[:, i2:].addmm_(Et.T, factor.U[i1:i2, i2:], alpha=-1)
-    return Mt.T
-
-
-def _eliminate(
-    U: Tensor,
-    Wt: Tensor,
-    Et: Tensor,
-    Mt: Tensor,
-    choose: Callable[[int, int], None],
-    group: int,
-    j1: int,
-    j2: int,
-) -> None:
-    """Eliminate columns j1:j2, whose errors go to Et; a closure that calls itself would live on."""
-    if j2 - j1 <= group:
-        choose(j1, j2)
-        removed = Mt[j1:j2] / U.diagonal()[j1:j2, None]
-        for j in range(j1, j2):
-            torch.mul(Wt[j], removed[j - j1], out=Et[j])
-            if j + 1 < j2:
-                Wt[j + 1 : j2].addr_(U[j, j + 1 : j2], Et[j], alpha=-1)
-        return
-    groups = -(-(j2 - j1) // group)
-    middle = j1 + group * (groups // 2)
-    _eliminate(U, Wt, Et, Mt, choose, group, j1, middle)
-    Wt[middle:j2].addmm_(U[j1:middle, middle:j2].T, Et[j1:middle], alpha=-1)
-    _eliminate(U, Wt, Et, Mt, choose, group, middle, j2)
 
 
 def joint_update(

@@ -8,7 +8,7 @@ from typing import Any
 
 from thanos.errors import UserError
 from thanos.reporting.labels import DENSE, layer_type
-from thanos.reporting.run_files import RunFiles, read_run
+from thanos.reporting.run_files import RunFiles, read_listing
 
 Value = float | str
 # Libraries that numbers depend on.
@@ -45,60 +45,60 @@ class Measured:
     conditions: dict[str, str] = field(default_factory=dict)
 
 
-def measure(folders: Iterable[Path]) -> Measured:
-    """Read finished runs.
+def measure(listing: Path) -> Measured:
+    """Read the finished runs of a suite's list.
 
     Raises:
         UserError: a result is missing or damaged, two runs have one name, or runs were made under
             different conditions.
     """
-    runs = [read_run(folder) for folder in folders]
+    runs = list(read_listing(listing).read())
     dense = {
-        _text(run.config["model"]["name"]): run.perplexity["corpora"]
+        str(run.columns["model"]): run.evaluation["corpora"]
         for run in runs
-        if run.config["pattern"] == DENSE
+        if run.columns["pattern"] == DENSE
     }
     measured = Measured()
     for run in runs:
-        cell = _cell(run, dense.get(_text(run.config["model"]["name"]), {}))
+        cell = _cell(run, dense.get(str(run.columns["model"]), {}))
         if cell.name in measured.cells:
             raise UserError(
-                f"two runs are called {cell.name!r}, one of them {run.folder}; "
+                f"two runs are called {cell.name!r}, one of them {run.name}; "
                 "give one of them another method.label"
             )
         measured.cells[cell.name] = cell
         for name, value in _conditions(run).items():
             if measured.conditions.setdefault(name, value) != value:
                 raise UserError(
-                    f"{run.folder}: {name} is not that of the other runs; "
-                    "run the suite again with --forceall"
+                    f"{run.name}: {name} is not that of the other runs; "
+                    "delete the measurements beside them and run the suite with --forceall"
                 )
     return measured
 
 
 def _cell(run: RunFiles, dense: dict[str, Any]) -> Cell:
-    config = run.config
+    columns = run.columns
     metrics: dict[str, Value] = {}
-    for corpus, result in run.perplexity.get("corpora", {}).items():
+    for corpus, result in run.evaluation["corpora"].items():
         metrics[f"perplexity {corpus}"] = result["perplexity"]
         if run.pruning and corpus in dense:
             metrics[f"recovery {corpus}"] = dense[corpus]["perplexity"] / result["perplexity"]
         metrics[f"tokens {corpus}"] = result["tokens_sha256"][:12]
-    for task, result in run.zero_shot.get("tasks", {}).items():
+    for task, result in run.evaluation["tasks"].items():
         metrics[f"accuracy {task}"] = result["acc"]
     for name in ("sparsity", "relative_error"):
         if run.pruning.get(name) is not None:
             metrics[name.replace("_", " ")] = run.pruning[name]
     if run.pruning:
         metrics["tokens calibration"] = run.pruning["calibration"]["tokens_sha256"][:12]
-    parts = [_text(config["model"]["name"]), _text(config["pattern"]), "*"]
+    parts = [str(columns["model"]), str(columns["pattern"]), "*"]
     if run.pruning:
-        parts += [f"α={config['outlier_fraction']:g}"] if config["outlier_fraction"] else []
-        parts += [f"seed={config['seed']}"] if config["seed"] else []
+        parts += [f"α={columns['outlier_fraction']:g}"] if columns["outlier_fraction"] else []
+        parts += [f"seed={columns['seed']}"] if columns["seed"] else []
     else:
         parts.pop(1)
     seconds = block_seconds(run.pruning["layers"]) if run.pruning else None
-    return Cell(" ".join(parts), run.config["method"]["label"], metrics, seconds)
+    return Cell(" ".join(parts), str(columns["label"]), metrics, seconds)
 
 
 def block_seconds(layers: Iterable[dict[str, Any]]) -> float:
@@ -116,21 +116,30 @@ def block_seconds(layers: Iterable[dict[str, Any]]) -> float:
 
 def _conditions(run: RunFiles) -> dict[str, str]:
     """What must be the same for two values to be comparable."""
-    made = run.perplexity["provenance"]
+    corpora = run.evaluation["corpora"]
+    made = next(iter(corpora.values()))["provenance"]
     conditions = {"lock file": _text(made["lock_sha256"])[:12]}
     # Builds for CPU and CUDA are one version; on what it ran is a condition of its own.
     versions = {name: _text(made["versions"].get(name)) for name in _NUMERICAL}
     conditions |= {name: version.partition("+")[0] for name, version in versions.items()}
-    conditions["device"] = "GPU" if "gpu" in made["hardware"] else "CPU"
-    model = made["model"]
-    content = model.get("commit") or model.get("sha256")
-    conditions[f"model {run.config['model']['name']}"] = _text(content)[:12]
-    for corpus, result in run.perplexity["corpora"].items():
+    conditions["device"] = "CPU" if made["used"]["device"] == "cpu" else "GPU"
+    conditions[f"model {run.columns['model']}"] = _model(run, made)
+    for corpus, result in corpora.items():
         conditions[f"corpus {corpus}"] = result["corpus_sha256"][:12]
     if run.pruning:
-        name = run.config["calibration"]["source"]
+        name = run.columns["calibration_source"]
         conditions[f"calibration corpus {name}"] = run.pruning["calibration"]["corpus_sha256"][:12]
     return conditions
+
+
+def _model(run: RunFiles, made: dict[str, Any]) -> str:
+    """The content of a local model; the commit, or the mirror's content, of the hub's."""
+    model = run.evaluation["spec"]["model"]
+    model = model.get("model", model)  # of a pruned one, or itself
+    if model["weights"]:
+        return f"{model['description'][:6]}{model['weights'][:6]}"
+    record = run.pruning["provenance"] if run.pruning else made
+    return record["fingerprint"]["inputs"].get(f"model {model['path']}", "unknown")[:12]
 
 
 def _text(value: object) -> str:

@@ -1,1 +1,1 @@
-"""From run folders to one tidy frame, and from the frame to tables and figures."""
+"""From a suite's list of runs to one tidy frame, and from the frame to tables and figures."""

@@ -36,21 +36,19 @@ def ablation_table(
     axis: str | Sequence[str],
     measure: Measure | None = None,
     *,
-    across: Sequence[str] = (),
     windows: pd.DataFrame | None = None,
     name: str | None = None,
 ) -> Table:
     """One row per value of the swept column(s) `axis`, a column per model × pattern × method.
 
     `axis` is any column of the frame or its configuration key, several make a grid (mask metric ×
-    scope × update); `across` names further columns that split the table's columns, by default
-    `calibration` where the runs have several. The best value of each column is marked; over
-    `nominal_sparsity` or calibration sizes, the best method of each row instead: where evidence
-    supports it, for which a single seed needs `windows`, of `collect_windows`. `measure` is by
-    default the first perplexity.
+    scope × update); where the runs have several calibrations, the columns are split by them too.
+    The best value of each column is marked; over `nominal_sparsity` or calibration sizes, the best
+    method of each row instead: where evidence supports it, for which a single seed needs `windows`,
+    of `collect`. `measure` is by default the first perplexity.
     """
     axes = tuple(column_of(key) for key in ((axis,) if isinstance(axis, str) else axis))
-    across = across or default_across(frame, axes)
+    across = columns_across(frame, axes)
     rows = sweep_rows(frame, (*axes, *across), measure)
     measure = measure or main_measures(frame)[0]
     points = sweep_points(rows, axes, across)
@@ -87,7 +85,7 @@ def ablation_table(
     )
 
 
-def default_across(frame: pd.DataFrame, axes: Sequence[str]) -> tuple[str, ...]:
+def columns_across(frame: pd.DataFrame, axes: Sequence[str]) -> tuple[str, ...]:
     """`calibration`, if pruned runs differ in it and it is not what the axes vary."""
     several = frame.loc[frame["pattern"] != DENSE, "calibration"].nunique() > 1
     return (
@@ -138,7 +136,7 @@ def axis_text(value: Any) -> str:
     """An axis value as a reader would write it."""
     if value is None or value == "" or (isinstance(value, float) and pd.isna(value)):
         return GAP
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    return f"{value:.12g}" if isinstance(value, int | float) else str(value)
 
 
 def natural(at: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
 """Line figures: a metric over a swept option, and the relative error layer by layer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from thanos.errors import UserError
-from thanos.reporting.ablations import axis_text, default_across, natural, sweep_points, sweep_rows
+from thanos.reporting.ablations import axis_text, columns_across, natural, sweep_points, sweep_rows
 from thanos.reporting.labels import DENSE, VARIANT_COLUMNS, column_of, pattern_label
 from thanos.reporting.measures import Measure, main_measures, over_seeds, records, with_variants
 from thanos.reporting.scales import ends, value_axis
@@ -33,23 +33,20 @@ _AXIS_TITLES = {
     "nominal_sparsity": "sparsity p (fraction)",
     "damping": "damping λ",
     "refine_steps": "refinement steps",
-    "correction": "correction β",
 }
 _LOGARITHMIC = {"block_size": 2.0, "calibration_windows": 2.0, "damping": 10.0}
 _MOST_TICKS = 6
 _PANEL_HEIGHT = 1.75  # inches
 
 
-def sweep_figure(
-    frame: pd.DataFrame, axis: str, measure: Measure | None = None, *, across: Sequence[str] = ()
-) -> Figure:
+def sweep_figure(frame: pd.DataFrame, axis: str, measure: Measure | None = None) -> Figure:
     """Lines of a metric over the values of `axis`: a panel per model (down) and pattern (across).
 
-    `axis` and `across` as in `ablation_table`. Bars are 95% intervals over seeds, the dotted line
+    `axis` is as in `ablation_table`. Bars are 95% intervals over seeds, the dotted line
     is the dense model. Runs that lack the option are left out.
     """
     axis = column_of(axis)
-    across = across or default_across(frame, (axis,))
+    across = columns_across(frame, (axis,))
     rows = sweep_rows(frame, (axis, *across), measure)
     measure = measure or main_measures(frame)[0]
     points = sweep_points(rows, (axis,), across)
@@ -85,7 +82,7 @@ def layer_figure(layers: pd.DataFrame, model: str, pattern: str) -> Figure:
     """Relative error of each layer over the depth of one model under one pattern, and sparsity.
 
     A panel per layer type, a line per method; means over seeds. The last panel has the sparsity of
-    the blocks, with bars from the least to the most sparse layer. `layers` is of `collect_layers`.
+    the blocks, with bars from the least to the most sparse layer. `layers` is of `collect`.
     """
     wanted = pattern_label(pattern)
     rows = layers[(layers["model"] == model) & (layers["pattern"] == wanted.text)]

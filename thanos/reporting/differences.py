@@ -8,7 +8,7 @@ import pandas as pd
 
 from thanos.reporting.ablations import (
     axis_text,
-    default_across,
+    columns_across,
     natural,
     sweep_points,
     sweep_rows,
@@ -83,7 +83,7 @@ def _by_pattern(frame: pd.DataFrame, evidence: Evidence) -> Table | None:
 
 def _over_axes(frame: pd.DataFrame, evidence: Evidence, keys: Sequence[str]) -> Table | None:
     axes = tuple(column_of(key) for key in keys)
-    across = default_across(frame, axes)
+    across = columns_across(frame, axes)
     points = sweep_points(sweep_rows(frame, (*axes, *across), evidence.measure), axes, across)
     seen = {(row["at"], row["head"]): row["observations"] for row in records(points)}
     heads = [

@@ -28,7 +28,6 @@ class Difference:
 
     mean: float
     half_width: float
-    pairs: str  # `seeds`, `windows` or empty
 
     @property
     def supported(self) -> bool:
@@ -41,7 +40,7 @@ class Evidence:
 
     Args:
         measure: of the results.
-        windows: of `collect_windows`; without it one seed of a perplexity proves nothing.
+        windows: of `collect`; without it one seed of a perplexity proves nothing.
     """
 
     def __init__(self, measure: Measure, windows: pd.DataFrame | None = None) -> None:
@@ -70,15 +69,15 @@ class Evidence:
         pairs = [(first[seed], second[seed]) for seed in seeds]
         if len(pairs) > 1:
             values = np.array([self._value(a) - self._value(b) for a, b in pairs])
-            return Difference(*mean_interval(values), "seeds")
+            return Difference(*mean_interval(values))
         return self._of_one_seed(*pairs[0])
 
     def _of_one_seed(self, one: Observation, other: Observation) -> Difference:
         losses = [self._losses.get(seen.run) for seen in (one, other)]
         if losses[0] is not None and losses[1] is not None and len(losses[0]) == len(losses[1]):
-            return Difference(*mean_interval(losses[0] - losses[1]), "windows")
+            return Difference(*mean_interval(losses[0] - losses[1]))
         half_width = _NORMAL * math.hypot(one.stderr, other.stderr)
-        return Difference(self._value(one) - self._value(other), half_width, "")
+        return Difference(self._value(one) - self._value(other), half_width)
 
     def _value(self, seen: Observation) -> float:
         return math.log(seen.value) if self.measure.metric in _OF_LOSSES else seen.value

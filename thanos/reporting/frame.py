@@ -1,17 +1,19 @@
 """All results of a set of runs as one tidy frame: one row per run and metric."""
 
 import io
+import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
 from thanos.errors import UserError
-from thanos.reporting.labels import layer_type, pattern_label
+from thanos.reporting.labels import layer_type
 from thanos.reporting.recovery import with_share_of_dense
-from thanos.reporting.run_files import RunFiles, read_run
+from thanos.reporting.run_files import RunFiles
 
 COLUMNS = (
     "run",
@@ -37,12 +39,9 @@ COLUMNS = (
     "model_path",
     "calibration_source",
     "calibration_windows",
-    "calibration_seqlen",
     "block_size",
     "damping",
     "refine_steps",
-    "order",
-    "correction",
     "mask_metric",
     "mask_scope",
     "mask_update",
@@ -62,52 +61,57 @@ LAYER_COLUMNS = (
 WINDOW_COLUMNS = ("run", "dataset", "window", "loss")
 _TEXT = {
     *("run", "model", "calibration", "method", "pattern", "metric", "dataset", "source"),
-    *("evaluation", "quantization", "model_path", "calibration_source", "order"),
+    *("evaluation", "quantization", "model_path", "calibration_source"),
     *("mask_metric", "mask_scope", "mask_update", "layer", "layer_type"),
 }
+# Of a part's file, besides its numbers.
+_RECORDS = ("spec", "provenance")
+_AT_ONCE = 200  # runs whose files are in memory together
 _INTEGERS = {"seed", "block", "rows", "columns", "window"}
 
 
-def collect(run_folders: Iterable[Path | str]) -> pd.DataFrame:
-    """Read finished runs into a frame with `COLUMNS`, sorted, whatever the order of the folders.
+@dataclass(frozen=True)
+class Collected:
+    """All results of a set of runs.
 
-    Metrics: `perplexity`, `loss` (dataset: corpus); `acc`, `mean_acc` in percent (dataset: task,
-    or `zero_shot`); `word_perplexity`, lm-eval's (dataset: task); `sparsity`, `relative_error`,
-    `seconds`, `peak_memory_bytes` of the pruning (dataset empty); `size.<key>`,
-    `efficiency.<key>`. Raises UserError for anything missing or non-finite.
+    Attributes:
+        results: one row per run and metric, with `COLUMNS`, sorted. Metrics: `perplexity`, `loss`
+            (dataset: corpus); `acc`, `mean_acc` in percent (dataset: task, or `zero_shot`);
+            `word_perplexity`, lm-eval's (dataset: task); `sparsity`, `relative_error`, `seconds`,
+            `peak_memory_bytes` of the pruning (dataset empty); `size.<key>`, `efficiency.<key>`.
+        layers: one row per run and layer, with `LAYER_COLUMNS`.
+        windows: one row per run, corpus and evaluation window, with its loss.
     """
-    rows = [
-        {**_identity(run), **row} for run in _read_all(run_folders) for row in _measurements(run)
-    ]
-    return with_share_of_dense(_frame(rows, COLUMNS)).sort_values(
-        ["model", "pattern", "method", "run", "metric", "dataset"], ignore_index=True
+
+    results: pd.DataFrame
+    layers: pd.DataFrame
+    windows: pd.DataFrame
+
+
+def collect(runs: Iterable[RunFiles]) -> Collected:
+    """Read finished runs into frames, one after the other: no more than some are in memory.
+
+    Raises:
+        UserError: for anything missing or non-finite.
+    """
+    parts: list[Collected] = []
+    for some in _batches(runs):
+        parts.append(
+            Collected(
+                _frame([row for run in some for row in _rows(run)], COLUMNS),
+                _frame([row for run in some for row in _layer_rows(run)], LAYER_COLUMNS),
+                _frame([row for run in some for row in _window_rows(run)], WINDOW_COLUMNS),
+            )
+        )
+    results = pd.concat([part.results for part in parts], ignore_index=True)
+    layers = pd.concat([part.layers for part in parts], ignore_index=True)
+    windows = pd.concat([part.windows for part in parts], ignore_index=True)
+    order = ["model", "pattern", "method", "run", "metric", "dataset"]
+    return Collected(
+        with_share_of_dense(results).sort_values(order, ignore_index=True),
+        layers.sort_values(["run", "block"], kind="stable", ignore_index=True),
+        windows.sort_values("run", kind="stable", ignore_index=True),
     )
-
-
-def collect_layers(run_folders: Iterable[Path | str]) -> pd.DataFrame:
-    """Read the layer records of `pruning.json`: one row per run and layer, with `LAYER_COLUMNS`."""
-    rows = []
-    for run in _read_all(run_folders):
-        for layer in run.pruning.get("layers", ()):
-            shape = layer["shape"]
-            record = {key: layer.get(key) for key in LAYER_COLUMNS if key in layer}
-            kind = layer_type(layer["layer"])
-            record |= {"layer_type": kind, "rows": shape[0], "columns": shape[1]}
-            rows.append({**_identity(run), **record})
-    return _frame(rows, LAYER_COLUMNS).sort_values(
-        ["run", "block"], kind="stable", ignore_index=True
-    )
-
-
-def collect_windows(run_folders: Iterable[Path | str]) -> pd.DataFrame:
-    """The loss of every evaluation window: one row per run, corpus and window."""
-    rows = [
-        {"run": run.name, "dataset": corpus, "window": window, "loss": loss}
-        for run in _read_all(run_folders)
-        for corpus, result in run.perplexity.get("corpora", {}).items()
-        for window, loss in enumerate(result.get("window_losses", ()))
-    ]
-    return _frame(rows, WINDOW_COLUMNS)
 
 
 def to_csv(frame: pd.DataFrame) -> str:
@@ -118,7 +122,9 @@ def to_csv(frame: pd.DataFrame) -> str:
 def from_csv(text: str) -> pd.DataFrame:
     """The inverse of `to_csv`."""
     kinds = dict.fromkeys(_TEXT, str)
-    frame = pd.read_csv(io.StringIO(text), dtype=kinds, keep_default_na=False, na_values={})
+    frame = pd.read_csv(  # whole columns, or their types would hang on where they are cut
+        io.StringIO(text), dtype=kinds, keep_default_na=False, na_values={}, low_memory=False
+    )
     return _typed(frame)
 
 
@@ -131,42 +137,36 @@ def numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:
         yield key, value
 
 
-def _read_all(run_folders: Iterable[Path | str]) -> list[RunFiles]:
-    folders = sorted({Path(folder) for folder in run_folders})
-    return [read_run(folder) for folder in folders]
+def _batches(runs: Iterable[RunFiles]) -> Iterator[list[RunFiles]]:
+    ahead = iter(runs)
+    yield list(itertools.islice(ahead, _AT_ONCE))  # a suite may have no runs at all
+    while some := list(itertools.islice(ahead, _AT_ONCE)):
+        yield some
 
 
 def _identity(run: RunFiles) -> dict[str, Any]:
-    """The columns that come from the config. A key that the config lacks gives an empty cell."""
-    config = run.config
-    model, method = config["model"], config["method"]
-    calibration, evaluation = config.get("calibration") or {}, config.get("evaluation") or {}
-    try:
-        pattern = pattern_label(config["pattern"])
-        seed = int(config["seed"])
-        outlier_fraction = float(config.get("outlier_fraction") or 0.0)
-        names = {"model": str(model["name"]), "method": str(method["name"])}
-    except (UserError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{run.folder / 'config.yaml'}: {error}") from None
-    passes = {**config, **method}  # options of the pruning pass live beside or in the method
-    return {
-        "run": run.name,
-        **names,
-        "calibration": calibration.get("name"),
-        "pattern": pattern.text,
-        "outlier_fraction": outlier_fraction,
-        "seed": seed,
-        "nominal_sparsity": pattern.sparsity,
-        "evaluation": evaluation.get("name"),
-        "quantization": evaluation.get("quantization") or "none",
-        "model_path": model.get("path"),
-        "calibration_source": calibration.get("source"),
-        "calibration_windows": calibration.get("windows"),
-        "calibration_seqlen": calibration.get("seqlen"),
-        **{key: passes.get(key) for key in ("block_size", "damping", "refine_steps")},
-        **{key: passes.get(key) for key in ("order", "correction")},
-        **{f"mask_{key}": method.get(key) for key in ("metric", "scope", "update")},
-    }
+    return {"run": run.name, **run.columns}
+
+
+def _rows(run: RunFiles) -> Iterator[dict[str, Any]]:
+    identity = _identity(run)
+    for row in _measurements(run):
+        yield {**identity, **row}
+
+
+def _layer_rows(run: RunFiles) -> Iterator[dict[str, Any]]:
+    identity = _identity(run)
+    for layer in run.pruning.get("layers", ()):
+        record = {key: layer.get(key) for key in LAYER_COLUMNS if key in layer}
+        rows, columns = layer["shape"]
+        kind = layer_type(layer["layer"])
+        yield {**identity, **record, "layer_type": kind, "rows": rows, "columns": columns}
+
+
+def _window_rows(run: RunFiles) -> Iterator[dict[str, Any]]:
+    for corpus, result in run.evaluation.get("corpora", {}).items():
+        for window, loss in enumerate(result.get("window_losses", ())):
+            yield {"run": run.name, "dataset": corpus, "window": window, "loss": loss}
 
 
 def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
@@ -176,7 +176,7 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
                 yield {"metric": key, "value": run.pruning[key]}
         if (raised := _raised_damping(run)) is not None:
             yield {"metric": "raised_damping", "value": raised}
-        for corpus, result in run.perplexity.get("corpora", {}).items():
+        for corpus, result in run.evaluation.get("corpora", {}).items():
             shared = {
                 "dataset": corpus,
                 "n": result.get("windows"),
@@ -185,7 +185,7 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
             }
             yield {"metric": "perplexity", "value": result["perplexity"], **shared}
             yield {"metric": "loss", "value": result["loss"], **shared}
-        for task, result in run.zero_shot.get("tasks", {}).items():
+        for task, result in run.evaluation.get("tasks", {}).items():
             yield {
                 "metric": "acc",
                 "dataset": task,
@@ -194,7 +194,7 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
                 "n": result.get("n"),
                 "source": result.get("version"),
             }
-        for text, result in run.zero_shot.get("texts", {}).items():
+        for text, result in run.evaluation.get("texts", {}).items():
             yield {
                 "metric": "word_perplexity",
                 "dataset": text,
@@ -202,19 +202,19 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
                 "n": result.get("n"),
                 "source": result.get("version"),
             }
-        if run.zero_shot.get("tasks"):
+        if tasks := run.evaluation.get("tasks", {}):
             yield {
                 "metric": "mean_acc",
                 "dataset": "zero_shot",
-                "value": run.zero_shot["mean_acc"],
-                "stderr": _stderr_of_mean(run.zero_shot["tasks"].values()),
-                "n": sum(result.get("n") or 0 for result in run.zero_shot["tasks"].values()),
-                "source": "+".join(sorted(run.zero_shot["tasks"])),
+                "value": fmean(result["acc"] for result in tasks.values()),
+                "stderr": _stderr_of_mean(tasks.values()),
+                "n": sum(result.get("n") or 0 for result in tasks.values()),
+                "source": "+".join(sorted(tasks)),
             }
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{run.folder}: a result file lacks {error}; run its rule again") from None
-    for part, results in (("size", run.size), ("efficiency", run.efficiency)):
-        measured = {key: value for key, value in results.items() if key != "provenance"}
+        raise UserError(f"{run.name}: a result lacks {error}; run its rule again") from None
+    for part, results in (("size", run.evaluation.get("size", {})), ("efficiency", run.latency)):
+        measured = {key: value for key, value in results.items() if key not in _RECORDS}
         form = f"{results['form']} on {results['device']}" if "form" in results else None
         for key, value in numbers(measured, part):
             yield {"metric": key, "value": value, "source": form}
@@ -229,7 +229,7 @@ def _stderr_of_mean(tasks: Collection[dict[str, Any]]) -> float | None:
 
 def _raised_damping(run: RunFiles) -> int | None:
     """How many layers needed more than the configured λ; None if the method uses none."""
-    asked = run.config["method"].get("damping")
+    asked = run.columns.get("damping")
     used = [layer.get("damping") for layer in run.pruning.get("layers", ())]
     if asked is None or not used or None in used:
         return None

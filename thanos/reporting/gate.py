@@ -12,14 +12,11 @@ GATE_TOLERANCE = 0.02
 
 
 def gate_notes(
-    frame: pd.DataFrame,
-    measures: Iterable[Measure],
-    published: PublishedTable,
-    tolerance: float = GATE_TOLERANCE,
+    frame: pd.DataFrame, measures: Iterable[Measure], published: PublishedTable
 ) -> list[str]:
     """Sentences that say for every model: missed (by how much), ok, or unknown (why).
 
-    A model whose dense perplexity is off by more than `tolerance` is missed. Published values are
+    A model whose dense perplexity is off by more than the tolerance is missed. Published values are
     WikiText-2's and hold for one window length, so another corpus or length is unknown.
     """
     missed: list[str] = []
@@ -50,9 +47,9 @@ def gate_notes(
             deviation = first["value"] / value.perplexity - 1
             text = (
                 f"{model} has {first['value']:.2f}, published {value.perplexity:.2f} "
-                f"({deviation:+.1%}, tolerance {tolerance:.0%}, {value.source})"
+                f"({deviation:+.1%}, tolerance {GATE_TOLERANCE:.0%}, {value.source})"
             )
-            (passed if abs(deviation) <= tolerance else missed).append(text)
+            (passed if abs(deviation) <= GATE_TOLERANCE else missed).append(text)
     return [
         *(
             f"Dense gate missed: {text}: do not compare its pruned rows with published ones."

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from thanos.errors import UserError
+from thanos.pruning.errors import PruningError
+from thanos.pruning.patterns import SemiStructured, Structured, parse_pattern
 
 DENSE = "dense"
 METHOD_NAMES = {
@@ -20,15 +22,10 @@ METHOD_NAMES = {
 _OPTION_TEXTS = {
     "outlier_fraction": "α={:g}",
     "refine_steps": "refine {:g}",
-    "order": "{}",
-    "correction": "β={:g}",
 }
 VARIANT_COLUMNS = tuple(_OPTION_TEXTS)
 
 _TO_BLOCK = re.compile(r"^.*?\.\d+\.")
-_N_M = re.compile(r"(\d+):(\d+)")
-_FRACTION = re.compile(r"(?:(unstructured|structured)[:\-])?(\d*\.?\d+(?:e-?\d+)?)")
-
 
 # Configuration keys whose column in the frame is not simply their last part.
 _COLUMNS = {
@@ -65,27 +62,24 @@ class PatternLabel:
     def title(self) -> str:
         """The text for people: `Unstructured 50%`, `2:4`."""
         if self.kind in ("unstructured", "structured"):
-            return f"{self.kind.capitalize()} {100 * self.sparsity:.4g}%"
+            return f"{self.kind.capitalize()} {100 * self.sparsity:.12g}%"
         return self.text.capitalize()
 
 
 def pattern_label(text: str) -> PatternLabel:
-    """Parse a pattern's text, `0.5` and the file-name form `structured-0.3` included.
+    """The label of a pattern's text, or of `dense`.
 
     Raises UserError for anything else.
     """
-    text = str(text).strip()
     if text == DENSE:
         return PatternLabel(0, 0.0, 0, DENSE)
-    if match := _N_M.fullmatch(text):
-        n, m = int(match[1]), int(match[2])
-        if 0 < n < m:
-            return PatternLabel(3, 1 - n / m, -m, text)
-    elif match := _FRACTION.fullmatch(text):
-        kind, sparsity = match[1] or "unstructured", float(match[2])
-        if 0 <= sparsity < 1:
-            return PatternLabel(1 + (kind == "structured"), sparsity, 0, f"{kind}:{sparsity:.12g}")
-    raise UserError(f"pattern {text!r}: expected dense, 0.5, unstructured:0.5, structured:0.3, 2:4")
+    try:
+        pattern = parse_pattern(text)
+    except PruningError as error:
+        raise UserError(str(error)) from error
+    if isinstance(pattern, SemiStructured):
+        return PatternLabel(3, pattern.sparsity, -pattern.m, str(pattern))
+    return PatternLabel(1 + isinstance(pattern, Structured), pattern.sparsity, 0, str(pattern))
 
 
 def layer_type(layer: str) -> str:
@@ -125,6 +119,6 @@ def method_rank(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _is_off(value: Any) -> bool:
     """Whether a variant option has its neutral value (NaN: the run has no such option)."""
-    if value is None or value in ("", 0, "block"):
+    if value is None or value in ("", 0):
         return True
     return isinstance(value, float) and math.isnan(value)

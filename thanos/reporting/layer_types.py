@@ -18,7 +18,7 @@ from thanos.reporting.measures import records, with_variants
 def layer_type_table(layers: pd.DataFrame, axis: str) -> Table | None:
     """The value of `axis` with the smallest mean relative error over blocks, per layer type.
 
-    A row per layer type, a column per model × pattern × method; `layers` is of `collect_layers`.
+    A row per layer type, a column per model × pattern × method; `layers` is of `collect`.
     None where nothing varies.
     """
     axis = column_of(axis)

@@ -18,7 +18,7 @@ def layer_tables(layers: pd.DataFrame) -> list[Table]:
 
     Relative errors are means over blocks and seeds by layer type; beside them the layer of the
     largest error (mean over seeds) and the range of sparsity over all layers. `layers` is of
-    `collect_layers`; a run without errors gets gaps.
+    `collect`; a run without errors gets gaps.
     """
     plain = layers["quantization"].isin(("", "none"))  # quantised runs were pruned the same way
     layers = with_variants(layers[plain])

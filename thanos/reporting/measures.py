@@ -31,8 +31,8 @@ _HIGHER_IS_BETTER = ("acc", "mean_acc", "mean_acc_share")
 _DATASETS = ("wikitext2", "ptb", "c4")  # the paper's order; others follow by name
 # Runs that differ in one of these measured different things: never averaged together.
 _CONDITIONS = (
-    *("calibration", "calibration_source", "calibration_windows", "calibration_seqlen"),
-    *("evaluation", "model_path", "block_size", "damping", "refine_steps", "order", "correction"),
+    *("calibration", "calibration_source", "calibration_windows"),
+    *("evaluation", "model_path", "block_size", "damping", "refine_steps"),
     *("mask_metric", "mask_scope", "mask_update", "outlier_fraction", "context", "source"),
     "quantization",
 )
@@ -117,7 +117,7 @@ def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
     A model whose weights are quantised for the evaluation is another model: `doc-llama int4`.
     """
     dense = frame["pattern"] == DENSE
-    neutral = {"outlier_fraction": 0.0, "refine_steps": 0.0, "order": "block", "correction": 0.0}
+    neutral = {"outlier_fraction": 0.0, "refine_steps": 0.0}
     filled = {
         column: frame[column].mask(dense | frame[column].isna() | (frame[column] == ""), value)
         for column, value in neutral.items()
@@ -143,7 +143,8 @@ def over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     means = []
     for values, group in rows.groupby(list(keys), dropna=False, sort=True):
         dense = (group["pattern"] == DENSE).all()
-        _refuse_mixture(group, _DENSE_CONDITIONS if dense else _CONDITIONS)
+        if len(group) > 1:
+            _refuse_mixture(group, _DENSE_CONDITIONS if dense else _CONDITIONS)
         if dense:  # a dense model has nothing random: repeated runs are one observation
             group = group.drop_duplicates("value")
         if group["seed"].duplicated().any():

@@ -103,19 +103,19 @@ def latex_escape(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def to_terminal(table: Table, width: int = TERMINAL_WIDTH) -> str:
-    """Fixed-width text of at most `width` columns, in panels where needed; `*` marks the best."""
+def to_terminal(table: Table) -> str:
+    """Fixed-width text that a terminal holds, in panels where needed; `*` marks the best."""
 
     def fits(panel: Table) -> bool:
-        return len(_terminal_lines(panel)[0]) <= width
+        return len(_terminal_lines(panel)[0]) <= TERMINAL_WIDTH
 
     parts = []
     for panel in _panels(table, fits):
-        parts.append("\n".join(line.rstrip()[:width] for line in _terminal_lines(panel)))
+        parts.append("\n".join(line.rstrip()[:TERMINAL_WIDTH] for line in _terminal_lines(panel)))
     text = "\n".join(
-        textwrap.fill(note, width, subsequent_indent="  ") for note in table.notes("*")
+        textwrap.fill(note, TERMINAL_WIDTH, subsequent_indent="  ") for note in table.notes("*")
     )
-    title = textwrap.fill(table.title, width)
+    title = textwrap.fill(table.title, TERMINAL_WIDTH)
     return "\n\n".join(filter(None, (title, *parts, text))) + "\n"
 
 

@@ -1,104 +1,83 @@
-"""The files of one run folder, read and checked: what the rest of reporting relies on."""
+"""The results of a suite's runs, read and checked: what the rest of reporting relies on."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from thanos.artifacts import read_json, verify_text
-from thanos.errors import UserError
-from thanos.reporting.labels import DENSE
+from thanos import layout
+from thanos.artifacts import read_json
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The content of one `results/runs/<model>/<pattern>/<method>-<hash8>/`.
+    """One run.
 
-    A part is empty where the run has none of it: a dense run was not pruned, a run without tasks
-    has no zero-shot result.
+    Attributes:
+        name: `<model>/<pattern>/<method>-<hash>`.
+        columns: what its configuration says in a table of results.
+        pruning: the record of its pruned model; empty for a dense one.
+        evaluation: `corpora`, `tasks`, `texts` and `size`.
+        latency: empty unless the suite asks for it.
     """
 
-    folder: Path
-    config: dict[str, Any]
-    pruning: dict[str, Any]
-    perplexity: dict[str, Any]
-    zero_shot: dict[str, Any]
-    size: dict[str, Any]
-    efficiency: dict[str, Any]
+    name: str
+    columns: dict[str, Any]
+    pruning: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    latency: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def name(self) -> str:
-        """`<model>/<pattern>/<method>-<hash8>`: the run's path below `results/runs`."""
-        return "/".join(self.folder.resolve().parts[-3:])
+    def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Everything of it that says how it was made, by its name."""
+        if self.pruning:
+            yield "pruning", self.pruning
+        for kind in ("corpora", "tasks", "texts"):
+            yield from self.evaluation.get(kind, {}).items()
+        if "size" in self.evaluation:
+            yield "size", self.evaluation["size"]
+        if self.latency:
+            yield "latency", self.latency
 
 
-def read_run(folder: Path) -> RunFiles:
-    """Read a run folder; a missing, unreadable or non-finite result is a UserError with its path.
+@dataclass(frozen=True)
+class Listing:
+    """A suite's list of runs, `runs.json`."""
 
-    `pruning.json` may be missing in a dense run only, `perplexity.json` and `zero_shot.json` where
-    the config's evaluation lists no corpora or tasks, `size.json` and `efficiency.json` always.
+    file: Path
+    title: str
+    axes: list[str]
+    runs: list[dict[str, Any]]
+
+    def read(self) -> Iterator[RunFiles]:
+        """The runs with their results, one at a time.
+
+        Raises:
+            UserError: a result is missing or damaged; the message has its path.
+        """
+        results = layout.results_of(self.file)
+        for run in self.runs:
+            pruned, latency = run[layout.PRUNED], run[layout.LATENCIES]
+            evaluation = results / layout.EVALUATIONS / run[layout.EVALUATIONS] / layout.EVALUATION
+            yield RunFiles(
+                name=run["run"],
+                columns=run["columns"],
+                pruning=_read(results / layout.PRUNED / pruned / layout.RECORD) if pruned else {},
+                evaluation=_read(evaluation),
+                latency=_read(results / layout.LATENCIES / latency / layout.LATENCY)
+                if latency
+                else {},
+            )
+
+
+def read_listing(file: Path) -> Listing:
+    """Read a suite's list of runs.
+
+    Raises:
+        UserError: it is missing or damaged.
     """
-    config = _read_config(folder / "config.yaml")
-    evaluation = config.get("evaluation") or {}
-    return RunFiles(
-        folder=folder,
-        config=config,
-        pruning=_read_results(folder / "pruning.json", config.get("pattern") != DENSE),
-        perplexity=_read_results(
-            folder / "perplexity.json", _is_configured(evaluation, ("corpora", "perplexity"), True)
-        ),
-        zero_shot=_read_results(
-            folder / "zero_shot.json", _is_configured(evaluation, ("tasks", "zero_shot"), False)
-        ),
-        size=_read_results(folder / "size.json", required=False),
-        efficiency=_read_results(folder / "efficiency.json", required=False),
-    )
+    values = read_json(file, sealed=True)
+    return Listing(file, values["title"], values["axes"], values["runs"])
 
 
-def _is_configured(evaluation: dict[str, Any], keys: tuple[str, ...], otherwise: bool) -> bool:
-    """Whether the evaluation asks for this kind of result, under whichever of the keys it has."""
-    for key in keys:
-        if key in evaluation:
-            section = evaluation[key]
-            if isinstance(section, dict) and "tasks" in section:
-                section = section["tasks"]
-            return bool(section)
-    return otherwise
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    verify_text(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read ({reason}); run its rule again") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a mapping, found {type(content).__name__}")
-    for key in ("seed", "model", "method", "pattern"):
-        if key not in content:
-            raise UserError(f"{path}: no key {key!r}: not the config of a finished run")
-    return content
-
-
-def _read_results(path: Path, required: bool) -> dict[str, Any]:
-    if not required and not path.exists():
-        return {}
-    content = read_json(path)
-    _refuse_non_finite(content, path, "")
-    return content
-
-
-def _refuse_non_finite(value: Any, path: Path, key: str) -> None:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            _refuse_non_finite(item, path, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            _refuse_non_finite(item, path, f"{key}[{index}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise UserError(
-            f"{path}: {key} is {value}: the model or its evaluation broke down; see the run's logs"
-        )
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path, sealed=True)

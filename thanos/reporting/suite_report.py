@@ -1,7 +1,7 @@
 """The report of a suite: one HTML file with what was run, on what, when and from which revision."""
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from thanos.artifacts import read_json
 from thanos.reporting.html import body_of, page
 from thanos.reporting.labels import DENSE, method_label, pattern_label
 from thanos.reporting.measures import main_measures, records, with_variants
-from thanos.reporting.run_files import read_run
 
 CAPTIONS = "captions.json"
 _STYLE = """
@@ -24,24 +23,23 @@ img { max-width: 100%; }
 table.facts td { text-align: left; white-space: normal; vertical-align: top; }
 details { margin-top: 1em; }
 """
-_PARTS = ("pruning", "perplexity", "zero_shot", "size", "efficiency")
 
 
-def suite_report(suite: Path, title: str, frame: pd.DataFrame, folders: Sequence[Path]) -> str:
+def suite_report(suite: Path, title: str, frame: pd.DataFrame, origin: dict[str, Any]) -> str:
     """The page; tables and figures are those in the suite's folder.
 
     Args:
         suite: with `tables/` and `figures/`.
         title: of the suite.
         frame: its results, of `collect`.
-        folders: of its runs.
+        origin: where its results are from, of `Conditions.origin`.
     """
     tables = sorted((suite / "tables").glob("*.html"), key=_main_first)
     figures = sorted((suite / "figures").glob("*.svg"), key=_main_first)
     captions = read_json(suite / "figures" / CAPTIONS)
     shown = [_figure(file, captions[file.stem]) for file in figures]
     shown += [f"<section>{body_of(file.read_text(encoding='utf-8'))}</section>" for file in tables]
-    facts = {**_grid(frame), **_origin(folders)}
+    facts = {**_grid(frame), **{name: "; ".join(values) for name, values in origin.items()}}
     return page(
         title,
         f"<h1>{escape(title)}</h1>\n<h2>What was run</h2>\n{_facts(facts)}\n"
@@ -88,34 +86,6 @@ def _grid(frame: pd.DataFrame) -> dict[str, str]:
     return {name: text for name, text in facts.items() if text}
 
 
-def _origin(folders: Iterable[Path]) -> dict[str, str]:
-    """Where the results are from, by their own records."""
-    made: list[dict[str, Any]] = []
-    for folder in folders:
-        run = read_run(folder)
-        made += [p for part in _PARTS if (p := getattr(run, part).get("provenance"))]
-    if not made:
-        return {}
-    sources = [entry.get("source") or {} for entry in made]
-    revisions = (
-        (source.get("revision") or "not from a git checkout")
-        + (", with uncommitted changes" if source.get("dirty") else "")
-        for source in sources
-    )
-    hardware = (", ".join(f"{k} {v}" for k, v in entry["hardware"].items()) for entry in made)
-    versions = (", ".join(f"{k} {v}" for k, v in entry["versions"].items()) for entry in made)
-    return {
-        "Revision": _listed(revisions),
-        "Lock file (sha256)": _listed(str(entry["lock_sha256"]) for entry in made),
-        "Hardware": _listed(hardware),
-        "Versions": _listed(
-            f"Python {e['python']}, {v}" for e, v in zip(made, versions, strict=True)
-        ),
-        "From": min(entry["started"] for entry in made),
-        "To": max(entry["ended"] for entry in made),
-    }
-
-
 def _listed(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
@@ -147,7 +117,7 @@ def _runs(frame: pd.DataFrame) -> str:
     )
     count = frame["run"].nunique()
     return (
-        f"<details><summary>{count} runs: each lies below <code>results/runs</code> with its "
-        f"configuration, records and logs</summary><table><thead><tr>"
+        f"<details><summary>{count} runs: <code>runs.json</code> beside this report says where "
+        f"each lies with its spec, records and logs</summary><table><thead><tr>"
         f'<th class="stub">run</th>{heads}</tr></thead><tbody>{body}</tbody></table></details>'
     )

@@ -9,7 +9,7 @@ import pandas as pd
 from thanos.errors import UserError
 from thanos.reporting import notes
 from thanos.reporting.evidence import Evidence
-from thanos.reporting.gate import GATE_TOLERANCE, gate_notes
+from thanos.reporting.gate import gate_notes
 from thanos.reporting.grid import Block, Cell, Column, Row, Table, mark_best, measured
 from thanos.reporting.labels import VARIANT_COLUMNS, method_label, method_rank, pattern_label
 from thanos.reporting.measures import (
@@ -44,12 +44,11 @@ def main_table(
     windows: pd.DataFrame | None = None,
     name: str = "main",
     title: str = "Pruned models by pattern and method",
-    gate_tolerance: float = GATE_TOLERANCE,
 ) -> Table:
     """Blocks by pattern, rows by method and variant, a column per measure and model.
 
     Means over seeds; the best of each block is marked where the evidence supports it, for which a
-    single seed needs `windows`, of `collect_windows`. With `published`, a WikiText-2 column that
+    single seed needs `windows`, of `collect`. With `published`, a WikiText-2 column that
     has published values of the same window length is followed by them and by our difference, and
     notes say of every dense model whether it meets its published perplexity within the gate's
     tolerance. Raises UserError where results that are not comparable would share a cell or column.
@@ -80,7 +79,7 @@ def main_table(
         for i, key in enumerate(keys)
     ]
     footnotes = [
-        *(gate_notes(frame, measures, published, gate_tolerance) if published else []),
+        *(gate_notes(frame, measures, published) if published else []),
         *notes.seed_note(pd.concat(means)),
         *notes.protocol_notes(frame, measures),
         *notes.sparsity_note(
@@ -104,11 +103,10 @@ def main_tables(
     frame: pd.DataFrame,
     published: PublishedTable | None = None,
     windows: pd.DataFrame | None = None,
-    most_columns: int = MOST_COLUMNS,
 ) -> list[Table]:
     """The main table, or one per measure (`main-<metric>-<dataset>`) where it would be too wide."""
     measures = main_measures(frame)
-    if len(measures) * frame["model"].nunique() <= most_columns:
+    if len(measures) * frame["model"].nunique() <= MOST_COLUMNS:
         return [main_table(frame, measures, published, windows=windows)]
     return [
         main_table(
@@ -135,9 +133,9 @@ class _Comparison:
         if self.rows.empty or (self.rows["quantization"] != "none").any():
             return None
         first = self.rows.iloc[0]
-        pattern, method, alpha, refine_steps, order, correction = key
-        if refine_steps or order != "block" or correction:
-            return None  # published programs have none of these
+        pattern, method, alpha, refine_steps = key
+        if refine_steps:
+            return None  # published programs have none
         return self.published.find(
             first["model"], first["model_path"], first["context"], pattern, method, alpha
         )

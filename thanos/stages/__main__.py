@@ -1,10 +1,10 @@
 """Run a stage: in a process that has its libraries loaded already, if there is one.
 
-python -m thanos.stages prune config.yaml --calibration …   (or evaluate, configure, …)
+python -m thanos.stages prune <spec> --calibration …   (or evaluate, calibrate, …)
 
 Loading torch and transformers takes longer than pruning a small model. A workflow on one machine
-therefore starts `thanos.stages.warm` and names its socket in THANOS_WARM; the stage then runs in a
-fork of that process, with this one's arguments, environment, folder and output. Without it, or
+therefore starts `thanos.workflow.warm` and names its socket in THANOS_WARM; the stage then runs in
+a fork of that process, with this one's arguments, environment, folder and output. Without it, or
 wherever it can't be reached, the stage runs here.
 """
 
@@ -48,7 +48,7 @@ def main() -> None:
         status = run_warm(address, arguments)
         if status is not None:
             sys.exit(status)
-    from .command import run_command
+    from ..command import run_command
 
     sys.argv[:] = arguments
     run_command(import_module(f"thanos.stages.{arguments[0]}").main)

@@ -1,6 +1,6 @@
 """Make the regression suite's results the golden values, and show what that changes.
 
-python -m thanos.stages.accept <run folder> ... --golden golden.json [--template other.json]
+python -m thanos.stages.accept runs.json --golden golden.json [--template other.json]
 
 Orderings and tolerances stay as they are; a new file takes them from the template.
 """
@@ -8,17 +8,17 @@ Orderings and tolerances stay as they are; a new file takes them from the templa
 import sys
 from pathlib import Path
 
+from ..command import parser, run_command
 from ..regression.compare import NEW, compare
 from ..regression.golden import accepted, read_golden, write_golden
 from ..regression.measured import measure
 from ..regression.render import to_table
-from .command import parser, run_command
 
 
 def main() -> None:
     """Entry point; see the module's docstring."""
     arguments = parser(__doc__)
-    arguments.add_argument("runs", type=Path, nargs="+")
+    arguments.add_argument("runs", type=Path, help="the suite's list of runs")
     arguments.add_argument("--golden", type=Path, required=True)
     arguments.add_argument("--template", type=Path)
     given = arguments.parse_args()

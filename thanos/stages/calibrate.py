@@ -1,64 +1,59 @@
-"""Draw the calibration windows of a run and keep their token ids.
+"""Draw calibration windows and keep their token ids.
 
-python -m thanos.stages.calibrate config.yaml --output results/calibration/<name>
+python -m thanos.stages.calibrate <spec> [--place …] --output results/calibration/<name>
 """
 
 import time
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ..artifacts import atomic_folder, verify_manifest, write_manifest
-from ..config import Config, load
+from ..command import run_command, stage_parser
 from ..data.sources import calibration_documents
 from ..data.windows import documents_hash, sample_windows, tokens_hash
+from ..identity import CalibrationSpec, Place
+from ..identity.fingerprints import fingerprint
+from ..identity.specs import read_spec
+from ..opening import checked_text, open_tokenizer, window_length
 from ..provenance import provenance
-from .command import parser, run_command
-from .opening import open_tokenizer, window_length
 
 TOKENS = "tokens.safetensors"
 
 
-def draw_windows(config: Config) -> tuple[torch.Tensor, dict[str, str]]:
-    """The run's calibration windows, (windows, seqlen) int64 token ids, and what identifies them.
+def calibrate(spec: CalibrationSpec, place: Place, folder: Path) -> None:
+    """Write the windows, (windows, seqlen) int64 token ids, to `folder`, whole or not at all.
 
     Raises:
         UserError: for a source or tokenizer that cannot be read, or text shorter than a window.
     """
-    calibration = config.calibration
-    documents = calibration_documents(calibration.source, calibration.path, config.mirror)
+    started, found = time.time(), fingerprint(spec, place)
+    path = checked_text(spec.text, "calibration")
+    documents = calibration_documents(spec.text.source, path, place.mirror)
     windows = sample_windows(
         documents,
-        open_tokenizer(config),
-        calibration.windows,
-        window_length(config),
-        config.seed,
-        source=calibration.path or calibration.source,
+        open_tokenizer(spec.model, place),
+        spec.windows,
+        window_length(spec.model, spec.context, place),
+        spec.seed,
+        source=path or spec.text.source,
     )
-    return windows, {
-        "corpus_sha256": documents_hash(documents),
-        "tokens_sha256": tokens_hash(windows),
-    }
-
-
-def write_windows(
-    config: Config, windows: torch.Tensor, facts: dict[str, str], folder: Path, started: float
-) -> None:
-    """Write windows and manifest to `folder`, whole or not at all."""
     with atomic_folder(folder) as temporary:
         save_file({"tokens": windows}, temporary / TOKENS)
-        made = {
-            "calibration": config.calibration_identity(),
+        facts = {
+            "spec": spec.to_json(),
             "shape": list(windows.shape),
-            **facts,
-            "provenance": provenance(config, started),
+            "corpus_sha256": documents_hash(documents),
+            "tokens_sha256": tokens_hash(windows),
+            "provenance": provenance(started, found, place=place),
         }
-        write_manifest(temporary, made)
+        write_manifest(temporary, facts)
 
 
-def read_windows(folder: Path) -> tuple[torch.Tensor, dict[str, str]]:
-    """Read verified calibration windows and facts, as `draw_windows` returns them.
+def read_windows(folder: Path) -> tuple[Tensor, dict[str, Any]]:
+    """Read verified calibration windows, and the hashes of corpus and tokens.
 
     Raises:
         UserError: if the folder is incomplete or damaged.
@@ -70,13 +65,10 @@ def read_windows(folder: Path) -> tuple[torch.Tensor, dict[str, str]]:
 
 def main() -> None:
     """Entry point; see the module's docstring."""
-    arguments = parser(__doc__)
-    arguments.add_argument("config", type=Path)
+    arguments = stage_parser(__doc__)
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
-    started = time.time()
-    config = load(given.config)
-    write_windows(config, *draw_windows(config), given.output, started)
+    calibrate(read_spec(CalibrationSpec, given.spec), given.place, given.output)
 
 
 if __name__ == "__main__":

@@ -7,19 +7,20 @@ import time
 from pathlib import Path
 
 from ..artifacts import atomic_folder, write_manifest
-from ..provenance import circumstances
+from ..command import parser, run_command
+from ..identity.fingerprints import items_fingerprint
+from ..provenance import provenance
 from ..testbed.continuations import DATA_FILE, make_items, write_items
 from ..testbed.corpus import corpus_hash, extract
-from .command import parser, run_command
 
 
 def write_task(folder: Path) -> None:
     """Write the items and their manifest to `folder`."""
-    started = time.time()
+    started, found = time.time(), items_fingerprint()
     documents = list(extract("heldout"))
     with atomic_folder(folder) as temporary:
         write_items(make_items(documents), temporary / DATA_FILE)
-        facts = {"heldout_sha256": corpus_hash(documents), "provenance": circumstances(started)}
+        facts = {"heldout_sha256": corpus_hash(documents), "provenance": provenance(started, found)}
         write_manifest(temporary, facts)
 
 

@@ -1,71 +1,71 @@
-"""Cut a run's evaluation corpora into windows of token ids, once for all the runs that share them.
+"""Cut an evaluation corpus into windows of token ids, once for all that is measured on it.
 
-python -m thanos.stages.corpora config.yaml --output results/evaluation/<name>
+python -m thanos.stages.corpora <spec> [--place …] --output results/windows/<name>
 """
 
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ..artifacts import atomic_folder, verify_manifest, write_manifest
-from ..config import Config, load
+from ..command import run_command, stage_parser
 from ..data.sources import evaluation_max_windows, evaluation_text
 from ..data.windows import cut_windows, text_hash, tokenizer_hash, tokens_hash
+from ..identity import Place, WindowsSpec
+from ..identity.fingerprints import fingerprint
+from ..identity.specs import read_spec
+from ..opening import checked_text, open_tokenizer, window_length
 from ..provenance import provenance
-from .command import parser, run_command
-from .opening import open_tokenizer, window_length
 
 WINDOWS = "windows.safetensors"
+_FACTS = ("corpus_sha256", "tokens_sha256", "tokenizer_sha256")
 
 
-def cut_corpora(config: Config) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, Any]]]:
-    """Windows (n, seqlen) of every corpus, and the facts that make its perplexity reproducible.
+def cut_corpus(spec: WindowsSpec, place: Place, folder: Path) -> None:
+    """Write the windows, (n, seqlen) int64 token ids, to `folder`, whole or not at all.
 
     Raises:
         UserError: for a corpus that cannot be read or is shorter than a window.
     """
-    evaluation = config.evaluation
-    tokenizer, seqlen = open_tokenizer(config), window_length(config)
-    windows, facts = {}, {}
-    for corpus in evaluation.corpora:
-        path = evaluation.path if corpus == "text" else None
-        text = evaluation_text(corpus, path, config.mirror)
-        limits = [n for n in (evaluation.max_windows, evaluation_max_windows(corpus)) if n]
-        most = min(limits, default=None)
-        windows[corpus] = cut_windows(text, tokenizer, seqlen, most, source=path or corpus)
-        facts[corpus] = {
+    started, found = time.time(), fingerprint(spec, place)
+    path = checked_text(spec.text, "evaluation")
+    text = evaluation_text(spec.readable, path, place.mirror)
+    tokenizer = open_tokenizer(spec.model, place)
+    limits = [n for n in (spec.max_windows, evaluation_max_windows(spec.readable)) if n]
+    seqlen = window_length(spec.model, spec.context, place)
+    source = path or spec.readable
+    windows = cut_windows(text, tokenizer, seqlen, min(limits, default=None), source=source)
+    with atomic_folder(folder) as temporary:
+        save_file({"windows": windows}, temporary / WINDOWS)
+        facts = {
+            "spec": spec.to_json(),
             "corpus_sha256": text_hash(text),
-            "tokens_sha256": tokens_hash(windows[corpus]),
+            "tokens_sha256": tokens_hash(windows),
             "tokenizer_sha256": tokenizer_hash(tokenizer),
+            "provenance": provenance(started, found, place=place),
         }
-    return windows, facts
+        write_manifest(temporary, facts)
 
 
-def read_corpora(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, Any]]]:
-    """Read verified windows and facts, as `cut_corpora` returns them.
+def read_corpus(folder: Path) -> tuple[Tensor, dict[str, Any]]:
+    """Read verified windows, and the facts that make a perplexity on them reproducible.
 
     Raises:
         UserError: if the folder is incomplete or damaged.
     """
     manifest = verify_manifest(folder, maker="rule evaluation_windows")
-    return load_file(folder / WINDOWS), manifest["corpora"]
+    return load_file(folder / WINDOWS)["windows"], {key: manifest[key] for key in _FACTS}
 
 
 def main() -> None:
     """Entry point; see the module's docstring."""
-    arguments = parser(__doc__)
-    arguments.add_argument("config", type=Path)
+    arguments = stage_parser(__doc__)
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
-    started = time.time()
-    config = load(given.config)
-    windows, facts = cut_corpora(config)
-    with atomic_folder(given.output) as temporary:
-        save_file(windows, temporary / WINDOWS)
-        write_manifest(temporary, {"corpora": facts, "provenance": provenance(config, started)})
+    cut_corpus(read_spec(WindowsSpec, given.spec), given.place, given.output)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measure the latency of a checkpoint beside the dense model's, and its size in the compact form.
 
-python -m thanos.stages.efficiency config.yaml --checkpoint <folder> --output efficiency.json
+python -m thanos.stages.efficiency <spec> [--place …] --checkpoint <folder> --output latency.json
 """
 
 import time
@@ -13,9 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..artifacts import verify_manifest, write_json
+from ..command import run_command, stage_parser
 from ..compression.compact import compact_model
 from ..compression.semi_structured import has_semi_structured_kernels, use_semi_structured
-from ..config import Config, load
+from ..device import dtype_name, resolve_device, used
 from ..errors import UserError
 from ..evaluation.efficiency import (
     Prepare,
@@ -27,34 +28,39 @@ from ..evaluation.efficiency import (
     multiplications,
     stored_bytes,
 )
+from ..identity import LatencySpec, Place
+from ..identity.fingerprints import fingerprint
+from ..identity.specs import read_spec
+from ..models import load_model
+from ..opening import open_dense, window_length
 from ..provenance import provenance
-from ..pruning import Pattern, Structured, parse_pattern
-from .command import parser, run_command
-from .device import resolve_device
-from .opening import open_dense, open_pruned, window_length
+from ..pruning import Pattern, Structured
 
 _DECODING_STEPS = 16
 
 
-def measure_efficiency(
-    config: Config, dense: PreTrainedModel, pruned: PreTrainedModel
-) -> dict[str, Any]:
-    """What `compare` finds for a run, for `efficiency.json`.
+def measure_latency(spec: LatencySpec, place: Place, checkpoint: Path) -> dict[str, Any]:
+    """What `compare` finds for a pruned checkpoint, with the record of its making.
 
-    Args:
-        config: of the run.
-        dense: on the CPU as it is stored; it is moved to the run's device.
-        pruned: likewise, zero-filled.
+    Raises:
+        UserError: the checkpoint is damaged, or the device has no room for both models.
     """
-    length = window_length(config)
-    device = resolve_device(config.device)
-    return compare(dense, pruned, config.pattern, length, device, config.model.skip)
+    started, found = time.time(), fingerprint(spec, place)
+    verify_manifest(checkpoint, maker="rule prune")
+    pruning = spec.pruning
+    length = window_length(pruning.model, spec.context, place)
+    device = resolve_device(place.device)
+    dense = open_dense(pruning.model, place)
+    pruned = load_model(checkpoint, "auto", pruning.model.trust_remote_code)
+    results = compare(dense, pruned, pruning.pattern, length, device, pruning.skip)
+    made = provenance(started, found, place=place, used=used(device, dense.dtype))
+    return {"spec": spec.to_json(), **results, "provenance": made}
 
 
 def compare(
     dense: PreTrainedModel,
     pruned: PreTrainedModel,
-    pattern: str,
+    pattern: Pattern,
     length: int,
     device: torch.device,
     skip: Collection[str] = (),
@@ -76,12 +82,12 @@ def compare(
         UserError: the device has no room for both models.
     """
     tokens = _tokens(dense, length)
-    item_bytes, stored_in = dense.dtype.itemsize, _name(dense.dtype)
+    item_bytes, stored_in = dense.dtype.itemsize, dtype_name(dense.dtype)
     models = {"dense": dense, "pruned": pruned}
     try:
         for model in models.values():
             _prepare(model, device)
-        form = _accelerate(pruned, parse_pattern(pattern), skip, tokens)
+        form = _accelerate(pruned, pattern, skip, tokens)
         parameters, size = (
             {"dense": count_parameters(dense)},
             {"dense": stored_bytes(dense, item_bytes)},
@@ -100,7 +106,7 @@ def compare(
         "device": device.type,
         "threads": torch.get_num_threads(),
         "stored_in": stored_in,
-        "computed_in": _name(dense.dtype),
+        "computed_in": dtype_name(dense.dtype),
         "parameters": parameters,
         "bytes": size,
         **latencies,
@@ -179,22 +185,14 @@ def _logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
     return model(input_ids=tokens.to(model.device), use_cache=False).logits.float()
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def main() -> None:
     """Entry point; see the module's docstring."""
-    arguments = parser(__doc__)
-    arguments.add_argument("config", type=Path)
+    arguments = stage_parser(__doc__)
     arguments.add_argument("--checkpoint", type=Path, required=True)
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
-    started = time.time()
-    config = load(given.config)
-    verify_manifest(given.checkpoint, maker="rule prune")
-    results = measure_efficiency(config, open_dense(config), open_pruned(config, given.checkpoint))
-    write_json(given.output, {**results, "provenance": provenance(config, started)})
+    spec = read_spec(LatencySpec, given.spec)
+    write_json(given.output, measure_latency(spec, given.place, given.checkpoint))
 
 
 if __name__ == "__main__":

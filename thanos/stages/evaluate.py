@@ -1,128 +1,238 @@
-"""Evaluate a checkpoint, or the dense model: perplexity, accuracy on zero-shot tasks, size.
+"""Evaluate a pruned checkpoint, or the dense model: perplexity, accuracy on zero-shot tasks, size.
 
-    python -m thanos.stages.evaluate config.yaml [--checkpoint <folder>] [--windows <folder>] \\
-        [--items <folder>] --perplexity perplexity.json --zero-shot zero_shot.json \\
-        --size size.json
+    python -m thanos.stages.evaluate <spec> [--place …] [--checkpoint <folder>] \\
+        [--windows <folder> …] [--items <folder>] --parts <folder> --output evaluation.json
 
-All in one process: on small models most of its time is spent on starting. Without corpora or
-tasks in the configuration the file of that part lists none.
+Each corpus, each task and the size is a part by itself, written to <parts> when it is known; a part
+that lies there and is current is not measured again. A task that fails costs that task.
 """
 
+import logging
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from ..artifacts import verify_manifest, write_json
+from ..artifacts import MANIFEST, read_json, verify_manifest, write_json
+from ..command import run_command, stage_parser
 from ..compression.packing import Sizes, file_sizes
-from ..config import Config, load
+from ..device import computing_dtype, resolve_device, used
+from ..errors import UserError
 from ..evaluation.perplexity import perplexity_of_logits
-from ..evaluation.quantization import QuantizedBlocks
-from ..evaluation.zero_shot import zero_shot
-from ..models import StreamedBlocks, hidden_states, logits_by_blocks
+from ..evaluation.quantization import QuantizedBlocks, quantize_model
+from ..evaluation.zero_shot import TaskResult, WordPerplexityResult, check_tokenizer, zero_shot
+from ..identity import EvaluationSpec, Place
+from ..identity.fingerprints import Fingerprint, fingerprint
+from ..identity.specs import read_spec
+from ..models import StreamedBlocks, hidden_states, load_model, logits_by_blocks
 from ..models.location import weight_files
+from ..opening import dense_folder, open_tokenizer
 from ..provenance import provenance
-from ..testbed.continuations import TASKS_FOLDER
-from .command import parser, run_command
-from .corpora import cut_corpora, read_corpora
-from .device import resolve_device
-from .opening import blocks_for_evaluation, dense_folder, open_for_evaluation, open_tokenizer
-from .planning import hidden_budget
+from ..testbed.continuations import TASKS_FOLDER, TESTBED_TASK
+from .corpora import read_corpus
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 
-def measure_perplexity(
-    config: Config,
-    model: StreamedBlocks,
-    windows: dict[str, torch.Tensor],
-    facts: dict[str, dict[str, Any]],
-    scratch: Path,
-) -> dict[str, Any]:
-    """Perplexity per corpus with everything that determines the number.
+@dataclass
+class Inputs:
+    """What an evaluation reads.
 
-    Args:
-        config: of the run.
-        model: its blocks; one at a time is in memory.
-        windows: (n, seqlen) token ids of every corpus.
-        facts: hashes of every corpus, recorded beside its perplexity.
-        scratch: folder for hidden states that memory has no room for.
+    Attributes:
+        checkpoint: of the pruned model; None for the dense one.
+        windows: folders of `thanos.stages.corpora`, in the spec's order.
+        items: folder of `thanos.stages.continuations`, where a task needs it.
+        parts: folder of what has been measured.
     """
-    device, batch_size = resolve_device(config.device), config.evaluation.batch_size
-    source = QuantizedBlocks(model, config.evaluation.quantization)
-    results: dict[str, Any] = {}
-    for corpus, tokens in windows.items():
-        needed = model.hidden_bytes(tokens.numel())
-        hidden = hidden_states(needed, hidden_budget(config), scratch)
-        logits = logits_by_blocks(source, tokens, batch_size, device, hidden)
+
+    checkpoint: Path | None
+    windows: Sequence[Path]
+    items: Path | None
+    parts: Path
+
+
+def evaluate(spec: EvaluationSpec, place: Place, inputs: Inputs) -> dict[str, Any]:
+    """Measure what is not known yet of all parts; return all, by kind and name.
+
+    Raises:
+        UserError: a part could not be measured; the others have been.
+    """
+    evaluation = _Evaluation(spec, place, inputs)
+    failed: list[str] = []
+    results: dict[str, Any] = {"corpora": {}, "tasks": {}, "texts": {}, "size": {}}
+    for part in spec.parts():
+        try:
+            result = evaluation.part(part)
+        except UserError as error:
+            failed.append(str(error))
+            logger.error("%s", error)
+            continue
+        kind = result.pop("kind")
+        if kind == "size":
+            results[kind] = result
+        else:
+            results[kind][part.readable] = result
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise UserError(f"{failed[0]}{more}; what else was measured stays")
+    return {"spec": spec.to_json(), **results}
+
+
+class _Evaluation:
+    """One model, opened when the first part needs it, once for all of them."""
+
+    def __init__(self, spec: EvaluationSpec, place: Place, inputs: Inputs) -> None:
+        self.spec = spec
+        self.place = place
+        self.inputs = inputs
+        self.device = resolve_device(place.device)
+        self.dtype = computing_dtype(self.device)
+        checkpoint = inputs.checkpoint
+        self.causes: dict[str, str] = {}
+        if checkpoint is not None:
+            manifest = verify_manifest(checkpoint, maker="rule prune")
+            for name, file in manifest["files"].items():
+                if name.endswith(".safetensors"):
+                    self.causes[f"pruned {name}"] = file["sha256"]
+        self.folder = checkpoint or dense_folder(spec.base, place)
+        self.windows = dict(zip(spec.windows, inputs.windows, strict=True))
+        self._blocks: StreamedBlocks | None = None
+        self._model: PreTrainedModel | None = None
+
+    def part(self, part: EvaluationSpec) -> dict[str, Any]:
+        """What is on record of a part if that is current, otherwise measured and recorded."""
+        began = time.time()
+        found = fingerprint(part, self.place)
+        found = replace(found, inputs={**found.inputs, **self.causes, **self._inputs(part)})
+        file = self.inputs.parts / f"{part.id}.json"
+        computes = bool(part.windows or part.tasks)
+        machine = used(self.device, self.dtype or self.blocks.storage_dtype) if computes else {}
+        if (known := _current(file, found, machine)) is not None:
+            logger.info("%s is known: %s", part.readable if computes else "the size", file)
+            return known
+        if part.windows:
+            result = self._perplexity(part)
+        elif part.tasks:
+            result = self._task(part)
+        else:
+            result = {"kind": "size", **measure_size(self.folder)}
+        made = provenance(began, found, place=self.place, used=machine or None)
+        write_json(file, {"spec": part.to_json(), **result, "provenance": made})
+        return {**result, "provenance": made}
+
+    def _inputs(self, part: EvaluationSpec) -> dict[str, str]:
+        """Hashes of the tokens or items that a part is measured on."""
+        if part.windows:
+            folder = self.windows[part.windows[0]]
+            manifest = read_json(folder / MANIFEST, sealed=True)
+            return {"windows": manifest["tokens_sha256"]}
+        if TESTBED_TASK in part.tasks and self.inputs.items is not None:
+            manifest = verify_manifest(self.inputs.items, maker="rule continuations")
+            return {name: file["sha256"] for name, file in manifest["files"].items()}
+        return {}
+
+    def _perplexity(self, part: EvaluationSpec) -> dict[str, Any]:
+        tokens, facts = read_corpus(self.windows[part.windows[0]])
+        needed = self.blocks.hidden_bytes(tokens.numel())
+        hidden = hidden_states(needed, self.place.hidden_budget, self.inputs.parts)
+        source = QuantizedBlocks(self.blocks, self.spec.quantization)
+        batch = self.place.evaluation_batch
+        logits = logits_by_blocks(source, tokens, batch, self.device, hidden)
         result = perplexity_of_logits(logits, tokens)
-        results[corpus] = {
+        return {
+            "kind": "corpora",
             "perplexity": result.perplexity,
             "loss": result.loss,
             "windows": result.windows,
             "seqlen": result.seqlen,
             "window_losses": list(result.window_losses),
-            **facts[corpus],
+            **facts,
         }
-    return results
+
+    def _task(self, part: EvaluationSpec) -> dict[str, Any]:
+        tokenizer = open_tokenizer(self.spec.base, self.place)
+        check_tokenizer(tokenizer)
+        scored = zero_shot(
+            self.model,
+            tokenizer,
+            part.tasks[0],
+            batch_size=self.place.task_batch,
+            limit=part.limit,
+            mirror=self.place.mirror,
+            include_path=TASKS_FOLDER,
+            data_folder=self.inputs.items,
+        )
+        return {**_row(scored), "limit": part.limit}
+
+    @property
+    def blocks(self) -> StreamedBlocks:
+        """The model, read block by block: it may be larger than the memory."""
+        if self._blocks is None:
+            self._blocks = StreamedBlocks(
+                self.folder,
+                dtype=self.dtype,
+                device=self.device,
+                trust_remote_code=self.spec.base.trust_remote_code,
+            )
+        return self._blocks
+
+    @property
+    def model(self) -> "PreTrainedModel":
+        """The whole model on the device, quantised as the spec says."""
+        if self._model is None:
+            trusted = self.spec.base.trust_remote_code
+            opened = load_model(self.folder, self.dtype or "auto", trusted)
+            quantize_model(opened, self.spec.quantization)
+            opened.to(self.device)  # type: ignore[arg-type]  # the decorator hides the argument
+            self._model = opened
+        return self._model
 
 
-def measure_zero_shot(
-    config: Config,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    items: Path | None = None,
-) -> dict[str, Any]:
-    """Accuracy per task and their mean, in percent, for `zero_shot.json`.
+def _current(file: Path, found: Fingerprint, machine: dict[str, Any]) -> dict[str, Any] | None:
+    """What was measured before, if it would be the same today."""
+    if not file.is_file():
+        return None
+    try:
+        known = read_json(file, sealed=True)
+        made = known["provenance"]
+        differing = found.differences(made["fingerprint"])
+        before = made.get("used", {})
+        differing += [key for key in ("device", "dtype") if before.get(key) != machine.get(key)]
+    except (UserError, KeyError) as error:
+        logger.warning("%s is not used (%s); measuring again", file, error)
+        return None
+    if differing:
+        logger.info("%s is not current (%s); measuring again", file, ", ".join(differing))
+        return None
+    del known["spec"]
+    return known
 
-    Args:
-        config: of the run.
-        model: on its device.
-        tokenizer: of the model.
-        items: folder with the items of the testbed's task.
-    """
-    evaluation = config.evaluation
-    result = zero_shot(
-        model,
-        tokenizer,
-        evaluation.tasks,
-        batch_size=evaluation.task_batch_size,
-        limit=evaluation.limit,
-        seed=config.seed,
-        mirror=config.mirror,
-        include_path=TASKS_FOLDER,
-        data_folder=items,
-    )
+
+def _row(scored: TaskResult | WordPerplexityResult) -> dict[str, Any]:
+    shared = {"n": scored.items, "version": scored.version, "harness": scored.harness_version}
+    if isinstance(scored, WordPerplexityResult):
+        return {
+            "kind": "texts",
+            "word_perplexity": scored.word_perplexity,
+            "byte_perplexity": scored.byte_perplexity,
+            "bits_per_byte": scored.bits_per_byte,
+            **shared,
+        }
     return {
-        "tasks": {
-            task.task: {
-                "acc": task.accuracy,
-                "acc_stderr": task.standard_error,
-                "acc_norm": task.normalized_accuracy,
-                "n": task.items,
-                "version": task.version,
-            }
-            for task in result.tasks
-        },
-        "mean_acc": result.mean_accuracy,
-        "texts": {
-            text.task: {
-                "word_perplexity": text.word_perplexity,
-                "byte_perplexity": text.byte_perplexity,
-                "bits_per_byte": text.bits_per_byte,
-                "n": text.items,
-                "version": text.version,
-            }
-            for text in result.texts
-        },
-        "limit": result.limit,
-        "batch_size": result.batch_size,
-        "harness_version": result.harness_version,
+        "kind": "tasks",
+        "acc": scored.accuracy,
+        "acc_stderr": scored.standard_error,
+        "acc_norm": scored.normalized_accuracy,
+        **shared,
     }
 
 
 def measure_size(folder: Path) -> dict[str, Any]:
-    """Weights and bytes of a model folder as it is and packed, for `size.json`.
+    """Weights and bytes of a model folder as it is and packed.
 
     One tensor is in memory at a time. `pruned_tensors` are those that packing makes smaller.
     """
@@ -140,33 +250,16 @@ def measure_size(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point; see the module's docstring."""
-    arguments = parser(__doc__)
-    arguments.add_argument("config", type=Path)
-    arguments.add_argument("--checkpoint", type=Path)
-    arguments.add_argument("--windows", type=Path, help="folder of thanos.stages.corpora")
-    arguments.add_argument("--items", type=Path, help="folder of thanos.stages.continuations")
-    arguments.add_argument("--perplexity", type=Path, required=True)
-    arguments.add_argument("--zero-shot", type=Path, required=True)
-    arguments.add_argument("--size", type=Path, required=True)
+    arguments = stage_parser(__doc__)
+    arguments.add_argument("--checkpoint", type=Path, nargs="?")
+    arguments.add_argument("--windows", type=Path, nargs="*", default=[])
+    arguments.add_argument("--items", type=Path, nargs="?")
+    arguments.add_argument("--parts", type=Path, required=True)
+    arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
-    started = time.time()
-    config = load(given.config)
-    corpora: dict[str, Any] = {}
-    if config.evaluation.corpora:
-        windows, facts = read_corpora(given.windows) if given.windows else cut_corpora(config)
-        blocks = blocks_for_evaluation(config, given.checkpoint)
-        corpora = measure_perplexity(config, blocks, windows, facts, given.perplexity.parent)
-    tasks: dict[str, Any] = {"tasks": {}}
-    if config.evaluation.tasks:
-        if given.items:
-            verify_manifest(given.items, maker="rule continuations")
-        model = open_for_evaluation(config, given.checkpoint)
-        tasks = measure_zero_shot(config, model, open_tokenizer(config), given.items)
-    size = measure_size(given.checkpoint or dense_folder(config))
-    made = {"provenance": provenance(config, started)}
-    write_json(given.perplexity, {"corpora": corpora, **made})
-    write_json(given.zero_shot, {**tasks, **made})
-    write_json(given.size, {**size, **made})
+    inputs = Inputs(given.checkpoint, given.windows, given.items, given.parts)
+    spec = read_spec(EvaluationSpec, given.spec)
+    write_json(given.output, evaluate(spec, given.place, inputs))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Say what a result was made from, and print the exact commands that make it again.
 
-    python -m thanos.stages.explain results/runs/doc-llama/2-4/thanos-1a2b3c4d/perplexity.json
+    python -m thanos.stages.explain results/pruned/thanos-2-4-1a2b3c4d5e6f
 
-Takes any result: a run's folder or file, tokens, tables, figures, a checkpoint, what one run by
-hand left. Where this tree is not the one that made it, that is said.
+Takes any result: tokens, a pruned model, an evaluation, tables, figures, what one run by hand left.
+Where this tree is not the one that made it, that is said.
 """
 
 import shlex
@@ -12,153 +12,188 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import layout
 from ..artifacts import MANIFEST, read_json
-from ..config import GROUPS, Config, load, options, resolve
+from ..command import parser, run_command
 from ..errors import UserError
-from ..provenance import lock_hash, source_revision
-from .command import parser, run_command
+from ..identity.code import source_hashes
+from ..provenance import lock_hash
 
-# Any suite whose axes a run's overrides all replace; its folders do not depend on the suite.
-SUITE = "demo"
-_RECORDS = ("perplexity.json", "pruning.json", "metrics.json")
+_RECORDS = (layout.RECORD, layout.EVALUATION, layout.LATENCY, "metrics.json", "origin.json")
+# The stage that makes what has a spec, by the folder it lies in.
+_STAGES = {
+    layout.CALIBRATION: "calibrate",
+    layout.WINDOWS: "corpora",
+    layout.PRUNED: "prune",
+    layout.EVALUATIONS: "evaluate",
+    layout.LATENCIES: "efficiency",
+}
+# The file that stands for such a folder; tokens are the folder itself.
+_TARGETS = {
+    layout.PRUNED: layout.RECORD,
+    layout.EVALUATIONS: layout.EVALUATION,
+    layout.LATENCIES: layout.LATENCY,
+}
 
 
-def find_provenance(result: Path) -> tuple[dict[str, Any], Path | None]:
-    """The provenance of a result, and the configuration file of its run if it is of one.
+def find_record(result: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """The file that says how a result was made, its content, and the provenance in it.
 
     Raises:
-        UserError: it has none, or is damaged.
+        UserError: there is none, or it is damaged.
     """
     if not result.exists():
         raise UserError(f"{result} does not exist")
     folder = result if result.is_dir() else result.parent
     candidates = [result] if result.suffix == ".json" else []
-    candidates += [folder / name for name in (*_RECORDS, MANIFEST, f"tables/{MANIFEST}")]
+    for near in (folder, folder.parent):
+        candidates += [near / name for name in (*_RECORDS, MANIFEST, f"tables/{MANIFEST}")]
     for file in candidates:
-        if file.is_file() and "provenance" in (values := read_json(file)):
-            near = (folder / "config.yaml", folder.parent / "config.yaml")
-            config = next((c for c in (*near, folder.with_suffix(".yaml")) if c.is_file()), None)
-            return values["provenance"], config
+        if file.is_file():
+            record = read_json(file)
+            for part in (record, *_parts(record)):
+                if "provenance" in part:
+                    return file, record, part["provenance"]
     raise UserError(f"{result} is no result of a run or a suite: nothing beside it says its making")
 
 
-def overrides_of(config: Config) -> list[str]:
-    """Hydra overrides that resolve to the same run, groups first and as few as possible."""
-    chosen: list[str] = []
-    for group in GROUPS:
-        if group == "tracking":  # no part of a run's identity
-            continue
-        wanted = vars(getattr(config, group))
-        found = []
-        for name in options(group):
-            if name == "dense" and not config.dense:
-                continue
-            values = _group(group, name)
-            differing = [f"{group}.{k}={_text(v)}" for k, v in wanted.items() if values.get(k) != v]
-            found.append((len(differing), [f"{group}={name}", *differing]))
-        chosen += min(found)[1]
-    plain = ("outlier_fraction", "seed", "precision", "layer_errors")
-    if not config.dense:
-        chosen.append(f"pattern={config.pattern}")
-        chosen += [f"{key}={_text(getattr(config, key))}" for key in plain]
-    return chosen
-
-
-def _group(group: str, name: str) -> dict[str, Any]:
-    """The values that an option of a group resolves to; none where it needs others to be given."""
-    try:
-        return vars(getattr(resolve([f"{group}={name}"]), group))
-    except UserError:
-        return {}
-
-
-def _text(value: object) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(str, value))}]"
-    return "null" if value is None else str(value)
+def _parts(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for kind in ("corpora", "perplexity", "tasks", "texts"):
+        yield from record.get(kind, {}).values()
+    yield record.get("size", {})
 
 
 def explain(result: Path) -> Iterator[str]:
     """The lines that `main` prints."""
-    made, file = find_provenance(result)
-    config = load(file) if file else None
+    file, _, made = find_record(result)
     yield from _facts(made)
     yield ""
     yield "the same source and environment:"
-    source = made["source"]
-    yield f"  git checkout {source['revision'] or '<the revision is unknown>'} && make setup"
-    here = source_revision()
-    if source["dirty"]:
+    revision = made["source"]["revision"] or "<the revision is unknown>"
+    yield f"  git checkout {revision} && make setup"
+    if made["source"]["dirty"]:
         yield "  (the tree had changes beyond that revision, which no command restores)"
-    if source["sha256"] != here["sha256"]:
-        yield f"  (this tree's source differs: sha256 {here['sha256'][:12]}…)"
+    if changed := _changed(made["fingerprint"]["code"]):
+        yield f"  (this tree differs in {', '.join(changed)})"
     if made["lock_sha256"] != lock_hash():
         yield "  (this tree's lock file differs)"
-    yield from _commands(result, config)
+    yield from _commands(file.absolute())
 
 
 def _facts(made: dict[str, Any]) -> Iterator[str]:
-    source = made["source"]
-    changes = "with changes" if source["dirty"] else "clean"
     yield f"made      {made['started']} to {made['ended']}"
-    yield f"source    {source['revision']} ({changes}), sha256 {source['sha256'][:12]}…"
+    changes = "with changes" if made["source"]["dirty"] else "clean"
+    yield f"source    {made['source']['revision']} ({changes})"
     yield f"lock      sha256 {(made['lock_sha256'] or 'unknown')[:12]}…"
-    yield f"versions  Python {made['python']}, " + ", ".join(
-        f"{name} {version}" for name, version in made["versions"].items()
-    )
-    yield "hardware  " + ", ".join(f"{key} {value}" for key, value in made["hardware"].items())
-    if "config_hash" in made:
-        yield f"config    {made['config_hash']}, seed {made['seed']}"
-        yield "model     " + ", ".join(f"{k} {v}" for k, v in made["model"].items() if v)
-        for kind in ("calibration_data", "evaluation_data"):
-            for name, pinned in made.get(kind, {}).items():
-                at = f" at {pinned['repository']}@{pinned['revision']}" if pinned else ""
-                yield f"{kind.partition('_')[0]:9} {name}{at}"
+    versions = ", ".join(f"{name} {found}" for name, found in made["versions"].items())
+    yield f"versions  Python {made['python']}, {versions}"
+    for name, values in (
+        ("hardware", made["hardware"]),
+        ("used", made.get("used", {})),
+        ("place", made.get("place", {})),
+        ("inputs", made["fingerprint"]["inputs"]),
+    ):
+        if values:
+            yield f"{name:9} " + ", ".join(f"{key} {value}" for key, value in values.items())
 
 
-def _commands(result: Path, config: Config | None) -> Iterator[str]:
-    parts = result.absolute().parts
-    root = next((i for i in range(len(parts) - 1, 0, -1) if parts[i] in ("runs", "suites")), None)
-    yield ""
-    yield "by the workflow:"
-    if config is None or "suites" in parts:
-        suite = parts[root + 1] if root is not None and len(parts) > root + 1 else SUITE
-        quick = " --config quick=true" if suite.endswith("-quick") else ""
-        yield f"  snakemake {suite.removesuffix('-quick')}{quick}"
+def _changed(code: dict[str, str]) -> list[str]:
+    """Modules that are no longer what they were."""
+    today: dict[str, str] = {}
+    for name in code:
+        if name.startswith("thanos.stages."):
+            today |= source_hashes(name)
+    return sorted(name for name, found in code.items() if today.get(name) != found)
+
+
+def _commands(file: Path) -> Iterator[str]:
+    for folder in file.parents[:2]:
+        if (folder / "metrics.json").is_file():
+            overrides = read_json(folder / "metrics.json")["overrides"]
+            yield from ("", "by hand, in one command:", f"  {_by_hand(overrides)}")
+            return
+    if file.parent.name == layout.MEASUREMENTS:
+        home: Path | None = file.with_suffix("")
+    else:
+        homes = {*_STAGES, layout.SUITES}
+        home = next((path for path in file.parents if path.parent.name in homes), None)
+    if home is None:
         return
-    overrides = overrides_of(config)
-    target, given = "", [f"overrides={shlex.join(overrides)}"]
-    if root is not None and "checkpoint" not in parts and len(parts) > root + 3:
-        folder = Path(*parts[: root + 4])
-        results = Path(*parts[:root])
-        results = results.relative_to(Path.cwd()) if results.is_relative_to(Path.cwd()) else results
-        run = folder.relative_to(Path(*parts[:root]))
-        target = f"{results}/{run}/perplexity.json"
-        given += [f"results={results}"] if str(results) != "results" else []
-    yield f"  snakemake {shlex.quote(target or SUITE)} --config {shlex.join(given)}"
-    yield ""
-    yield "by hand, in one command:"
-    yield f"  python -m thanos {shlex.join(overrides)} output_dir=out"
-    if target:
-        yield ""
-        yield "by hand, stage by stage, from the configuration beside it:"
-        yield from (f"  {line}" for line in _stages(Path(target).parent, config))
+    kind, results = home.parent.name, home.parent.parent
+    if kind == layout.SUITES:
+        list_of_runs = home / layout.RUNS
+        listed = read_json(list_of_runs, sealed=True) if list_of_runs.is_file() else {}
+        target = home.name.removesuffix("-quick")
+        yield from ("", "by the workflow:", f"  {_snakemake(target, home.name, listed, results)}")
+        return
+    belongs = list(_lists_with(results, home.name))
+    if not belongs:
+        return
+    run = belongs[0][2]
+    if kind == layout.MEASUREMENTS:  # a part of this evaluation, which is asked for as a whole
+        kind, home = layout.EVALUATIONS, results / layout.EVALUATIONS / run[layout.EVALUATIONS]
+        file = home / layout.EVALUATION
+    target = str((home / _TARGETS.get(kind, "")).relative_to(results.parent))
+    if not _is_default(results):
+        target = str(results.parent / target)
+    yield from ("", "by the workflow:")
+    lines = (_snakemake(target, suite, listed, results) for suite, listed, _ in belongs)
+    yield from dict.fromkeys(f"  {line}" for line in lines)
+    yield from (
+        "",
+        "by hand, in one command, a run that has it:",
+        f"  {_by_hand(run['overrides'])}",
+    )
+    yield from ("", "by hand, this stage alone, from its spec:")
+    yield f"  {shlex.join(_stage(kind, file, results, run))}"
 
 
-def _stages(run: Path, config: Config) -> Iterator[str]:
-    stage, file = "python -m thanos.stages.", run / "config.yaml"
-    evaluation = f"{stage}evaluate {file}"
-    if not config.dense:
-        yield f"{stage}calibrate {file} --output tokens"
-        yield f"{stage}prune {file} --calibration tokens --checkpoint pruned --record pruning.json"
-        evaluation += " --checkpoint pruned"
-    if config.evaluation.corpora:
-        yield f"{stage}corpora {file} --output windows"
-        evaluation += " --windows windows"
-    if "doc_continuation" in config.evaluation.tasks:
-        yield f"{stage}continuations --output items"
-        evaluation += " --items items"
-    yield f"{evaluation} --perplexity perplexity.json --zero-shot zero_shot.json --size size.json"
+def _by_hand(overrides: list[str]) -> str:
+    return f"python -m thanos {shlex.join(overrides)} output_dir=out"
+
+
+def _snakemake(target: str, suite: str, listed: dict[str, Any], results: Path) -> str:
+    """The command for a target of a suite, by the name of its folder, as it was listed."""
+    options = ["quick=true"] if suite.endswith("-quick") else []
+    if overrides := listed.get("overrides"):
+        options.append(f"overrides={shlex.join(overrides)}")
+    if not _is_default(results):
+        options.append(f"results={results}")
+    return shlex.join(["snakemake", target, *(["--config", *options] if options else [])])
+
+
+def _is_default(results: Path) -> bool:
+    return results == Path("results").absolute()
+
+
+def _lists_with(results: Path, name: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Suites, their lists, and the first run of each that something of this name belongs to."""
+    for file in sorted(results.glob(f"{layout.SUITES}/*/{layout.RUNS}")):
+        listed = read_json(file, sealed=True)
+        for run in listed["runs"]:
+            kinds = map(run.get, (*_STAGES, layout.MEASUREMENTS))
+            if any(name == of or (isinstance(of, list) and name in of) for of in kinds):
+                yield file.parent.name, listed, run
+                break
+
+
+def _stage(kind: str, file: Path, results: Path, run: dict[str, Any]) -> Iterator[str]:
+    yield from ("python", "-m", f"thanos.stages.{_STAGES[kind]}", str(file))
+    if kind in (layout.EVALUATIONS, layout.LATENCIES) and run[layout.PRUNED]:
+        checkpoint = results / layout.PRUNED / run[layout.PRUNED] / layout.CHECKPOINT
+        yield from ("--checkpoint", str(checkpoint))
+    if kind == layout.EVALUATIONS:
+        windows = [str(results / layout.WINDOWS / name) for name in run[layout.WINDOWS]]
+        yield from ("--windows", *windows)
+        if (results / layout.CONTINUATIONS).is_dir():
+            yield from ("--items", str(results / layout.CONTINUATIONS))
+        yield from ("--parts", "measurements")
+    if kind == layout.PRUNED:
+        if tokens := run[layout.CALIBRATION]:
+            yield from ("--calibration", str(results / layout.CALIBRATION / tokens))
+        yield from ("--checkpoint", "checkpoint", "--record", layout.RECORD)
+    else:
+        yield from ("--output", _TARGETS.get(kind, "tokens"))
 
 
 def main() -> None:

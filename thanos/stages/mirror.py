@@ -10,42 +10,20 @@ short fetches only what is not there yet.
 
 import json
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import sha256, write_json
-from ..config import PROJECT, Config
+from ..artifacts import write_json
+from ..command import parser, run_command
+from ..content import file_hash
 from ..data.sources import CALIBRATION, EVALUATION, fetch_split
-from ..models.location import fetch_model, is_hub_id, mirrored_folder
-from .command import parser, run_command
+from ..models.location import fetch_model, mirrored_folder
 
 logger = logging.getLogger(__name__)
 
 
-def wanted(configs: Iterable[Config]) -> dict[str, list[Any]]:
-    """What the runs read from the hub: models, splits of corpora and zero-shot tasks, sorted."""
-    from ..evaluation.benchmarks import DEFINITIONS
-
-    models, calibration, evaluation, tasks = set(), set(), set(), set()
-    for config in configs:
-        model = config.model
-        if not (PROJECT / model.path).is_dir() and is_hub_id(model.path):
-            models.add((model.path, model.revision or "main", model.trust_remote_code))
-        if config.calibration.source in CALIBRATION and config.calibration.path is None:
-            calibration.add(config.calibration.source)
-        evaluation.update(set(config.evaluation.corpora) & EVALUATION.keys())
-        tasks.update(set(config.evaluation.tasks) & DEFINITIONS.keys())
-    return {
-        "models": [list(model) for model in sorted(models)],
-        "calibration": sorted(calibration),
-        "evaluation": sorted(evaluation),
-        "tasks": sorted(tasks),
-    }
-
-
 def fetch(content: dict[str, list[Any]], mirror: Path) -> dict[str, Any]:
-    """Fetch what `wanted` named; return revision and hash of everything, for the record.
+    """Fetch what `thanos.workflow.hub.wanted` named; return revision and hash of everything.
 
     Raises:
         UserError: something is not to be had; what was fetched before stays.
@@ -62,14 +40,17 @@ def fetch(content: dict[str, list[Any]], mirror: Path) -> dict[str, Any]:
         file = fetch_split(split, mirror)
         files[file.relative_to(mirror).as_posix()] = {
             "revision": split.revision,
-            "sha256": sha256(file),
+            "sha256": file_hash(file),
         }
     for task in content["tasks"]:
         from ..evaluation.hub_rows import fetch_task
 
         logger.info("zero-shot task %s", task)
         file, revision = fetch_task(task, mirror)
-        files[file.relative_to(mirror).as_posix()] = {"revision": revision, "sha256": sha256(file)}
+        files[file.relative_to(mirror).as_posix()] = {
+            "revision": revision,
+            "sha256": file_hash(file),
+        }
     return {"models": models, "files": files}
 
 

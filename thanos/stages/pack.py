@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..command import parser, run_command
 from ..compression.folders import pack_folder, unpack_folder
-from .command import parser, run_command
 
 ACTIONS = ("pack", "unpack")
 

@@ -1,6 +1,6 @@
 """Make the figures of a suite as SVG, PNG and PDF.
 
-python -m thanos.stages.plot results.csv --layers layers.csv --output figures [--axes …]
+python -m thanos.stages.plot results.csv --runs runs.json --layers layers.csv --output figures
 """
 
 import time
@@ -11,16 +11,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..artifacts import atomic_folder, verify_text, write_json, write_manifest
-from ..provenance import circumstances
+from ..command import parser, run_command
+from ..identity.fingerprints import stage_fingerprint
+from ..provenance import provenance
 from ..reporting.curves import axis_title, layer_figure, sweep_figure
 from ..reporting.figures import main_figure
 from ..reporting.frame import from_csv
 from ..reporting.heatmap import GRID_AXES, component_figure
 from ..reporting.labels import DENSE, column_of, pattern_label
 from ..reporting.measures import Measure, main_measures
+from ..reporting.run_files import read_listing
 from ..reporting.style import save
 from ..reporting.suite_report import CAPTIONS
-from .command import parser, run_command
 
 _LOOK = "One colour and marker per method throughout; hollow: with outlier rows."
 _SWEEP = f"Bars are 95% intervals over seeds, the dotted line is the dense model. {_LOOK}"
@@ -84,17 +86,17 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("results", type=Path)
     arguments.add_argument("--layers", type=Path, required=True)
-    arguments.add_argument("--axes", nargs="*", default=[], help="keys that an ablation sweeps")
+    arguments.add_argument("--runs", type=Path, required=True, help="the suite's list of runs")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
-    started = time.time()
+    started, found = time.time(), stage_fingerprint("plot")
     for file in (given.results, given.layers):
         verify_text(file)
     frame = from_csv(given.results.read_text(encoding="utf-8"))
     layers = from_csv(given.layers.read_text(encoding="utf-8"))
     with atomic_folder(given.output) as folder:
-        draw(frame, layers, given.axes, folder)
-        write_manifest(folder, {"provenance": circumstances(started)})
+        draw(frame, layers, read_listing(given.runs).axes, folder)
+        write_manifest(folder, {"provenance": provenance(started, found)})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Prune a model and write the checkpoint and the record of every layer.
 
-    python -m thanos.stages.prune config.yaml --calibration <folder> --checkpoint <folder> \\
-        --record pruning.json
+    python -m thanos.stages.prune <spec> [--place …] [--calibration <folder>] \\
+        --checkpoint <folder> --record pruning.json
 
 Finished blocks lie in <checkpoint>.partial/ until all is written; if the command is interrupted or
 killed, the same command goes on from there.
@@ -16,176 +16,217 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ..artifacts import verify_manifest, write_json, write_manifest
-from ..config import Config, load
-from ..data.windows import tokens_hash
+from ..command import run_command, stage_parser
+from ..device import computing_dtype, resolve_device, used
 from ..errors import UserError
+from ..identity import Place, PruningSpec
+from ..identity.fingerprints import Fingerprint, fingerprint
+from ..identity.specs import read_spec
 from ..models import (
     FinishedBlocks,
     LayerRecord,
     PruneLayer,
     StreamedBlocks,
+    check_copied,
     copy_checkpoint,
     hidden_states,
+    linear_layers,
     prune_model,
     work_folder,
 )
-from ..models.location import weight_files
 from ..models.sequential import Statistics
-from ..provenance import library_versions, provenance
+from ..opening import dense_folder, open_tokenizer
+from ..provenance import provenance
 from ..pruning import (
     InputStatistics,
+    PruningError,
     PruningResult,
-    compose,
-    parse_pattern,
+    check_shape,
     prune_weight,
     required_statistics,
 )
+from ..workflow.resources import plan_pruning
 from .calibrate import read_windows
-from .command import parser, run_command
-from .device import resolve_device
-from .opening import dense_folder, open_tokenizer
-from .planning import hidden_budget, plan_run
 
 logger = logging.getLogger(__name__)
 
 
-def layer_pruner(
-    config: Config, storage_dtype: torch.dtype
-) -> Callable[[torch.Tensor, InputStatistics | None], PruningResult]:
-    """The run's pruning of one layer as a function of its weight and input statistics.
-
-    The result is rounded to what the checkpoint stores, whatever precision the blocks run in, so
-    that later blocks are calibrated on the very weights that are written.
-    """
-    method = config.method
-
-    def prune_layer(weight: torch.Tensor, statistics: InputStatistics | None) -> PruningResult:
-        return prune_weight(
-            weight.to(storage_dtype),
-            statistics,
-            method.name,
-            config.pattern,
-            block_size=method.block_size,
-            outlier_fraction=config.outlier_fraction,
-            damping=method.damping,
-            refine_steps=method.refine_steps,
-            metric=method.metric,
-            scope=method.scope,
-            update=method.update,
-            outlier_score=method.outlier_score,
-            dtype=getattr(torch, config.precision),
-            memory_budget=config.memory_budget,
-            measure_error=config.layer_errors,
-        )
-
-    return prune_layer
-
-
-def data_free_pruner(
-    config: Config, needed: Statistics, storage_dtype: torch.dtype
-) -> PruneLayer | None:
-    """How experts that saw too few tokens are pruned; None if that is an error.
+def prune(
+    spec: PruningSpec, place: Place, calibration: Path | None, checkpoint: Path, work: Path
+) -> dict[str, Any]:
+    """Prune a model block by block and return the record that becomes `pruning.json`.
 
     Args:
-        config: of the run.
-        needed: the statistics that its method needs; without any, no expert saw too few.
-        storage_dtype: what the checkpoint stores.
-    """
-    if needed != "none" and config.model.rare_experts == "error":
-        return None
-
-    def prune_layer(weight: torch.Tensor, _: InputStatistics | None) -> PruningResult:
-        # Outlier rows are chosen by the inputs, so there are none.
-        return prune_weight(weight.to(storage_dtype), None, "magnitude", config.pattern)
-
-    return prune_layer
-
-
-def prune(config: Config, windows: torch.Tensor, checkpoint: Path, work: Path) -> dict[str, Any]:
-    """Prune the run's model block by block and return the record that becomes `pruning.json`.
-
-    Args:
-        config: of the run, not dense.
-        windows: (n, T) calibration token ids.
-        checkpoint: the folder to write, without its manifest.
+        spec: of the pruned model.
+        place: where it is computed.
+        calibration: folder of `thanos.stages.calibrate`; None if the spec has no calibration.
+        checkpoint: the folder to write; its manifest is written last.
         work: where finished blocks are kept; those of an earlier attempt are not done again.
     """
-    method = config.method
-    composition = compose(
-        method.name, parse_pattern(config.pattern), method.metric, method.scope, method.update
-    )
-    needed = required_statistics(composition, config.outlier_fraction, method.refine_steps)
-    device = resolve_device(config.device)
-    folder = dense_folder(config)
-    plan = plan_run(config, folder, on_device=device.type != "cpu")
+    began, found = time.time(), fingerprint(spec, place)
+    windows, drawn = (None, {}) if calibration is None else read_windows(calibration)
+    device = resolve_device(place.device)
+    folder = dense_folder(spec.model, place)
+    tokenizer = open_tokenizer(spec.model, place)
+    check_copied(folder)
+    plan = plan_pruning(spec, place, folder, on_device=device.type != "cpu")
     logger.info("expected peak memory: %s", plan)
     started = time.perf_counter()
-    finished = FinishedBlocks(work, _identity(config, windows, folder, device))
+    dtype = computing_dtype(device)
+    finished = FinishedBlocks(work, _causes(spec, found, drawn, device, dtype))
     resumed = len(finished)
     model = StreamedBlocks(
-        folder,
-        # On the CPU half precision is slow; on a GPU blocks run in the stored precision.
-        dtype=torch.float32 if device.type == "cpu" else None,
-        trust_remote_code=config.model.trust_remote_code,
-        finished=finished,
+        folder, dtype=dtype, trust_remote_code=spec.model.trust_remote_code, finished=finished
     )
-    try:
-        layers = prune_model(
-            model,
-            windows,
-            layer_pruner(config, model.storage_dtype),
-            statistics="gram" if config.layer_errors else needed,
-            batch_size=config.calibration.batch_size,
-            device=device,
-            statistics_dtype=getattr(torch, config.precision),
-            skip=config.model.skip,
-            data_free=data_free_pruner(config, needed, model.storage_dtype),
-            done=tuple(finished.records),
-            hidden=hidden_states(model.hidden_bytes(windows.numel()), hidden_budget(config), work),
-        )
-    except UserError as error:
-        # Memory may be free next time; any other remedy changes what the finished blocks depend on.
-        if not isinstance(error.__cause__, torch.OutOfMemoryError):
-            finished.discard()
-        raise
+    check_layers(spec, model)
+    layers = _prune_blocks(spec, place, model, windows, finished, device, work)
     shutil.rmtree(checkpoint, ignore_errors=True)
-    checkpoint.mkdir()
-    copy_checkpoint(folder, finished.tensors, open_tokenizer(config), checkpoint)
+    _write_checkpoint(folder, finished, tokenizer, work / "checkpoint", checkpoint)
+    facts = {
+        "spec": spec.to_json(),
+        "calibration": drawn,
+        "provenance": provenance(
+            began, found, place=place, used=used(device, dtype or model.storage_dtype)
+        ),
+    }
+    manifest = write_manifest(checkpoint, facts)
     return {
         **_summary(layers),
         "seconds": time.perf_counter() - started,
         "peak_memory_bytes": peak_memory(device),
         "memory_plan": asdict(plan),
         "resumed_blocks": resumed,
-        "layers": [_layer_row(layer) for layer in layers],
-    }
-
-
-def _identity(
-    config: Config, windows: torch.Tensor, folder: Path, device: torch.device
-) -> dict[str, Any]:
-    """All that the pruned weights depend on; how much memory the machine has is no part of it."""
-    values = config.identity()
-    identity = {
-        f"{group}.{key}": value
-        for group in ("model", "method")
-        for key, value in values.pop(group).items()
-    }
-    del values["evaluation"], values["calibration"]
-    return {
-        **identity,
-        **values,
-        "calibration.tokens": tokens_hash(windows),
-        "calibration.batch_size": config.calibration.batch_size,
-        "device": device.type,
         "weights": {
-            file.name: [file.stat().st_size, file.stat().st_mtime_ns]
-            for file in weight_files(folder)
+            name: file["sha256"]
+            for name, file in manifest["files"].items()
+            if name.endswith(".safetensors")
         },
-        "versions": library_versions(),
+        "layers": [_layer_row(layer) for layer in layers],
+        **facts,
     }
+
+
+def check_layers(spec: PruningSpec, model: StreamedBlocks) -> None:
+    """Check that every layer can have the pattern, before the first one is pruned.
+
+    Raises:
+        UserError: one cannot; the message names it.
+    """
+    for index, block in enumerate(model.blocks.modules):
+        for name, layer in linear_layers(block, model.blocks.name_of(index), spec.skip).items():
+            try:
+                check_shape(*layer.shape, spec.pattern, spec.outlier_fraction)
+            except PruningError as error:
+                raise UserError(f"{name}: {error}") from error
+
+
+def layer_pruner(
+    spec: PruningSpec, memory_budget: int | None, storage_dtype: torch.dtype
+) -> Callable[[torch.Tensor, InputStatistics | None], PruningResult]:
+    """The pruning of one layer as a function of its weight and input statistics.
+
+    The result is rounded to what the checkpoint stores, whatever precision the blocks run in, so
+    that later blocks are calibrated on the very weights that are written.
+    """
+    options: dict[str, Any] = {
+        "block_size": spec.block_size,
+        "outlier_fraction": spec.outlier_fraction,
+        "refine_steps": spec.refine_steps,
+        "measure_error": spec.layer_errors,
+    }
+    for key in ("damping", "outlier_score"):  # used by some methods only
+        if (value := getattr(spec, key)) is not None:
+            options[key] = value
+
+    def prune_layer(weight: torch.Tensor, statistics: InputStatistics | None) -> PruningResult:
+        return prune_weight(
+            weight.to(storage_dtype),
+            statistics,
+            spec.method,
+            spec.pattern,
+            dtype=getattr(torch, spec.precision),
+            memory_budget=memory_budget,
+            **options,
+        )
+
+    return prune_layer
+
+
+def data_free_pruner(
+    spec: PruningSpec, needed: Statistics, storage_dtype: torch.dtype
+) -> PruneLayer | None:
+    """How experts that saw too few tokens are pruned; None if that is an error.
+
+    Args:
+        spec: of the pruned model.
+        needed: the statistics that its method needs; without any, no expert saw too few.
+        storage_dtype: what the checkpoint stores.
+    """
+    if needed != "none" and spec.rare_experts == "error":
+        return None
+
+    def prune_layer(weight: torch.Tensor, _: InputStatistics | None) -> PruningResult:
+        # Outlier rows are chosen by the inputs, so there are none.
+        return prune_weight(weight.to(storage_dtype), None, "magnitude", spec.pattern)
+
+    return prune_layer
+
+
+def _prune_blocks(
+    spec: PruningSpec,
+    place: Place,
+    model: StreamedBlocks,
+    windows: torch.Tensor | None,
+    finished: FinishedBlocks,
+    device: torch.device,
+    work: Path,
+) -> list[LayerRecord]:
+    needed = required_statistics(spec.method, spec.outlier_fraction, spec.refine_steps)
+    tokens = 0 if windows is None else windows.numel()
+    return prune_model(
+        model,
+        windows,
+        layer_pruner(spec, place.memory_budget, model.storage_dtype),
+        statistics="gram" if spec.layer_errors else needed,
+        batch_size=place.calibration_batch,
+        device=device,
+        statistics_dtype=getattr(torch, spec.precision),
+        skip=spec.skip,
+        data_free=data_free_pruner(spec, needed, model.storage_dtype),
+        done=tuple(finished.records),
+        hidden=hidden_states(model.hidden_bytes(tokens), place.hidden_budget, work),
+    )
+
+
+def _causes(
+    spec: PruningSpec,
+    found: Fingerprint,
+    drawn: dict[str, Any],
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> dict[str, Any]:
+    """All that finished blocks depend on, by names for a message; no part of it is the place."""
+    causes: dict[str, Any] = dict(spec.identity())
+    for kind, values in asdict(found).items():
+        causes |= {f"{kind}.{name}": value for name, value in values.items()}
+    return {**causes, **drawn, "device": device.type, "dtype": str(dtype)}
+
+
+def _write_checkpoint(
+    source: Path,
+    finished: FinishedBlocks,
+    tokenizer: PreTrainedTokenizerBase,
+    temporary: Path,
+    checkpoint: Path,
+) -> None:
+    """Write the whole folder but its manifest, without which it does not count as complete."""
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    copy_checkpoint(source, finished.tensors, tokenizer, temporary)
+    temporary.rename(checkpoint)
 
 
 def _layer_row(layer: LayerRecord) -> dict[str, Any]:
@@ -216,15 +257,12 @@ def peak_memory(device: torch.device) -> int:
 
 def main() -> None:
     """Entry point; see the module's docstring."""
-    arguments = parser(__doc__)
-    arguments.add_argument("config", type=Path)
-    arguments.add_argument("--calibration", type=Path, required=True)
+    arguments = stage_parser(__doc__)
+    arguments.add_argument("--calibration", type=Path, nargs="?")
     arguments.add_argument("--checkpoint", type=Path, required=True)
     arguments.add_argument("--record", type=Path, required=True)
     given = arguments.parse_args()
-    started = time.time()
-    config = load(given.config)
-    windows, drawn = read_windows(given.calibration)
+    spec = read_spec(PruningSpec, given.spec)
     partial = given.checkpoint.with_name(f"{given.checkpoint.name}.partial")
     to_do = not given.record.exists()
     # A job that its cluster gave up, with its node, may work on: its successor must not fail.
@@ -233,13 +271,8 @@ def main() -> None:
             verify_manifest(given.checkpoint, maker="rule prune")
             logger.info("another process has finished %s meanwhile", given.checkpoint)
             return
-        checkpoint = work / "checkpoint"
-        record = prune(config, windows, checkpoint, work)
-        facts = {"calibration": drawn, "provenance": provenance(config, started)}
-        write_manifest(checkpoint, facts)
-        shutil.rmtree(given.checkpoint, ignore_errors=True)
-        checkpoint.rename(given.checkpoint)
-        write_json(given.record, {**record, **facts})
+        record = prune(spec, given.place, given.calibration, given.checkpoint, work)
+        write_json(given.record, record)
 
 
 if __name__ == "__main__":

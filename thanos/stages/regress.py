@@ -1,6 +1,6 @@
 """Compare the regression suite's results with the golden values; status 1 if anything moved.
 
-    python -m thanos.stages.regress results/suites/regression/runs --golden golden.json \\
+    python -m thanos.stages.regress results/suites/regression/runs.json --golden golden.json \\
         --markdown regression.md --junit regression.xml
 
 Where the lock file, a library, a corpus or the model changed, golden values are not comparable:
@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 from ..artifacts import write_text
+from ..command import parser, run_command
 from ..regression.compare import RED, compare
 from ..regression.golden import read_golden
 from ..regression.measured import measure
 from ..regression.render import to_junit, to_markdown, to_table
-from .command import parser, run_command
 
 INCOMPARABLE = 2
 
@@ -23,7 +23,7 @@ INCOMPARABLE = 2
 def main() -> None:
     """Entry point; see the module's docstring."""
     arguments = parser(__doc__)
-    arguments.add_argument("runs", type=Path, nargs="+")
+    arguments.add_argument("runs", type=Path, help="the suite's list of runs")
     arguments.add_argument("--golden", type=Path, required=True)
     arguments.add_argument("--markdown", type=Path, required=True)
     arguments.add_argument("--junit", type=Path, required=True)

@@ -5,108 +5,129 @@
 
 Keys and defaults are in conf/config.yaml and its groups. `out` then holds config.yaml,
 metrics.json, pruning.json and checkpoint/; it appears only when everything is done. Until then
-the blocks that are finished lie in out.partial/, from where the same command goes on.
+what is finished lies in out.partial/, from where the same command goes on.
 """
 
 import shutil
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ..artifacts import write_json, write_manifest, write_text
-from ..config import Config, dumps, resolve
+from ..command import parser
+from ..config import PLACE_KEYS, Run, RunBuilder, dumps, key_of, refuse_unused, resolve
 from ..errors import UserError
-from .command import parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; see the module's docstring."""
     options = parser(__doc__)
     options.add_argument("overrides", nargs="*", metavar="key=value")
-    config = resolve(options.parse_args(arguments).overrides)
+    overrides = options.parse_args(arguments).overrides
+    config = resolve(overrides)
+    refuse_unused(config, overrides)
     if config.output_dir is None:
         raise UserError("key 'output_dir' must be given: the folder to write, which must not exist")
     folder = Path(config.output_dir)
     if folder.exists():
         raise UserError(f"output_dir {folder} exists already; give another or remove it")
+    run = RunBuilder().run(config, [o for o in overrides if key_of(o) not in PLACE_KEYS])
     from ..models import work_folder
 
     with work_folder(folder.with_name(f"{folder.name}.partial")) as work:
         unfinished = work / "output"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        metrics = run(config, unfinished, work)
+        metrics = carry_out(run, unfinished, work)
+        write_text(unfinished / "config.yaml", dumps(config))
         unfinished.rename(folder)
-    for corpus, result in metrics.get("perplexity", {}).items():
+        for done in ("measurements", *([run.pruning.id] if run.pruning else [])):
+            shutil.rmtree(work / done, ignore_errors=True)
+    for corpus, result in metrics["perplexity"].items():
         sys.stdout.write(f"perplexity of {corpus}: {result['perplexity']:.4f}\n")
-    for task, result in metrics.get("zero_shot", {}).get("tasks", {}).items():
+    for task, result in metrics["zero_shot"]["tasks"].items():
         sys.stdout.write(f"accuracy on {task}: {result['acc']:.2f}%\n")
     sys.stdout.write(f"written: {folder}\n")
 
 
-def run(config: Config, folder: Path, work: Path) -> dict[str, Any]:
+def carry_out(run: Run, folder: Path, work: Path) -> dict[str, Any]:
     """Do one run, write its files to `folder` and return its metrics.
 
     Args:
-        config: of the run.
+        run: what to make.
         folder: empty.
         work: a folder that outlives a run which is killed, for what need not be done again.
     """
     # Checking a configuration takes milliseconds; torch and transformers are imported after it.
-    from ..evaluation.zero_shot import check_tokenizer
-    from ..models import copy_checkpoint
-    from ..provenance import provenance
-    from ..testbed.continuations import TESTBED_TASK
-    from .calibrate import draw_windows
-    from .continuations import write_task
-    from .corpora import cut_corpora
-    from .efficiency import measure_efficiency
-    from .evaluate import measure_perplexity, measure_size, measure_zero_shot
-    from .opening import (
-        blocks_for_evaluation,
-        dense_folder,
-        open_dense,
-        open_for_evaluation,
-        open_pruned,
-        open_tokenizer,
-    )
+    from .efficiency import measure_latency
+    from .evaluate import Inputs, evaluate
     from .prune import prune
 
-    started = time.time()
-    # Whatever can be missing is read before the work starts.
-    tokenizer = open_tokenizer(config)
-    if config.evaluation.tasks:
-        check_tokenizer(tokenizer)
-    corpora = cut_corpora(config)
-    drawn = None if config.dense else draw_windows(config)
-    metrics: dict[str, Any] = {}
+    spec, place = run.evaluation, run.place
     checkpoint = folder / "checkpoint"
-    if drawn is None:
-        checkpoint.mkdir()
-        copy_checkpoint(dense_folder(config), {}, tokenizer, checkpoint)
+    tokens, windows, items = _texts(run, work)
+    metrics: dict[str, Any] = {}
+    if spec.pruning is None:
+        _copy_dense(run, checkpoint)
     else:
-        windows, facts = drawn
-        record = {**prune(config, windows, checkpoint, work), "calibration": facts}
-        write_json(folder / "pruning.json", {**record, "provenance": provenance(config, started)})
+        record = prune(spec.pruning, place, tokens, checkpoint, work / spec.pruning.id)
+        write_json(folder / "pruning.json", record)
         metrics["pruning"] = {k: v for k, v in record.items() if k != "layers"}
-    write_manifest(checkpoint, {"provenance": provenance(config, started)})
-    if config.evaluation.corpora:
-        blocks = blocks_for_evaluation(config, checkpoint)
-        metrics["perplexity"] = measure_perplexity(config, blocks, *corpora, scratch=work)
-    if config.evaluation.tasks:
-        model = open_for_evaluation(config, checkpoint)
-        with tempfile.TemporaryDirectory() as scratch:
-            items = Path(scratch) / "continuations"
-            if TESTBED_TASK in config.evaluation.tasks:
-                write_task(items)
-            metrics["zero_shot"] = measure_zero_shot(config, model, tokenizer, items)
-    metrics["size"] = measure_size(checkpoint)
-    if config.evaluation.efficiency and not config.dense:
-        pruned = open_pruned(config, checkpoint)
-        metrics["efficiency"] = measure_efficiency(config, open_dense(config), pruned)
-    write_text(folder / "config.yaml", dumps(config))
-    write_json(folder / "metrics.json", {**metrics, "provenance": provenance(config, started)})
+    pruned = checkpoint if spec.pruning else None
+    inputs = Inputs(pruned, windows, items, work / "measurements")
+    results = evaluate(spec, place, inputs)
+    accuracies = [task["acc"] for task in results["tasks"].values()]
+    metrics |= {
+        "perplexity": results["corpora"],
+        "zero_shot": {
+            "tasks": results["tasks"],
+            "texts": results["texts"],
+            "mean_acc": fmean(accuracies) if accuracies else None,
+        },
+        "size": results["size"],
+    }
+    if run.latency is not None:
+        metrics["efficiency"] = measure_latency(run.latency, place, checkpoint)
+    facts = {"run": run.name, "overrides": list(run.overrides), "spec": spec.to_json()}
+    write_json(folder / "metrics.json", {**facts, **metrics})
     return metrics
+
+
+def _texts(run: Run, work: Path) -> tuple[Path | None, list[Path], Path | None]:
+    """Tokens, windows and items; all that can be missing is read before the long work starts."""
+    from ..evaluation.zero_shot import check_tokenizer, load_task
+    from ..opening import open_tokenizer
+    from ..testbed.continuations import TASKS_FOLDER, TESTBED_TASK
+    from .calibrate import calibrate
+    from .continuations import write_task
+    from .corpora import cut_corpus
+
+    spec, place = run.evaluation, run.place
+    items = None
+    if TESTBED_TASK in spec.tasks:
+        items = work / "continuations"
+        write_task(items)
+    if spec.tasks:
+        check_tokenizer(open_tokenizer(spec.base, place))
+    for task in spec.tasks:
+        load_task(task, place.mirror, TASKS_FOLDER, items)
+    windows = [work / "windows" / cut.id for cut in spec.windows]
+    for cut, folder in zip(spec.windows, windows, strict=True):
+        cut_corpus(cut, place, folder)
+    tokens = None
+    if spec.pruning and spec.pruning.calibration:
+        tokens = work / "calibration"
+        calibrate(spec.pruning.calibration, place, tokens)
+    return tokens, windows, items
+
+
+def _copy_dense(run: Run, checkpoint: Path) -> None:
+    from ..models import copy_checkpoint
+    from ..opening import dense_folder, open_tokenizer
+
+    model, place = run.evaluation.base, run.place
+    checkpoint.mkdir()
+    copy_checkpoint(dense_folder(model, place), {}, open_tokenizer(model, place), checkpoint)
+    write_manifest(checkpoint, {"spec": model.to_json()})

@@ -6,8 +6,8 @@ python -m thanos.stages.show results/suites/demo
 import sys
 from pathlib import Path
 
+from ..command import parser, run_command
 from ..errors import UserError
-from .command import parser, run_command
 
 
 def main() -> None:

@@ -18,14 +18,15 @@ import torch
 from transformers import PreTrainedModel
 
 from ..artifacts import atomic_folder, write_json
+from ..command import parser, run_command
+from ..device import resolve_device, used
 from ..evaluation.synthetic import FAMILIES, random_model
+from ..identity.fingerprints import stage_fingerprint
 from ..models import prune_model
-from ..provenance import library_versions, source_revision
-from ..pruning import prune_weight
+from ..provenance import provenance
+from ..pruning import parse_pattern, prune_weight
 from ..reporting.efficiency import latency_table
 from ..reporting.frame import numbers
-from .command import parser, run_command
-from .device import resolve_device
 from .efficiency import compare
 from .tabulate import RENDERERS
 
@@ -62,7 +63,7 @@ def main() -> None:
     arguments.add_argument("--device", default="auto")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
-    device = resolve_device(given.device)
+    device, started = resolve_device(given.device), time.time()
     measured: list[dict[str, Any]] = []
     for family in given.families:
         for pattern in given.patterns:
@@ -70,14 +71,14 @@ def main() -> None:
                 pair = pruned_pair(family, given.hidden, given.layers, given.tokens, pattern, alpha)
                 if device.type == "cuda":
                     pair[0].half(), pair[1].half()
-                results = compare(*pair, pattern, given.tokens, device)
+                results = compare(*pair, parse_pattern(pattern), given.tokens, device)
                 named = {"model": f"{family}-{given.hidden}", "pattern": pattern}
                 measured.append({**named, "outlier_fraction": alpha, **results})
     table = latency_table(_frame(measured))
     with atomic_folder(given.output) as folder:
         for suffix, render in RENDERERS.items():
             (folder / f"{table.name}.{suffix}").write_text(render(table), encoding="utf-8")
-        made = {"source": source_revision(), "versions": library_versions(), "ended": time.time()}
+        made = provenance(started, stage_fingerprint("speed"), used=used(device, pair[0].dtype))
         write_json(folder / "speed.json", {"measured": measured, "provenance": made})
     sys.stdout.write(RENDERERS["txt"](table))
 
@@ -88,7 +89,7 @@ def _frame(measured: list[dict[str, Any]]) -> pd.DataFrame:
     for results in measured:
         identity = {key: results[key] for key in ("model", "pattern", "outlier_fraction")}
         identity |= {"method": _METHOD, "seed": 0, "run": results["model"]}
-        identity |= {"refine_steps": 0.0, "order": "block", "correction": 0.0}
+        identity |= {"refine_steps": 0.0}
         identity |= {"source": f"{results['form']} on {results['device']}"}
         rows += [
             {**identity, "metric": key, "value": x} for key, x in numbers(results, "efficiency")

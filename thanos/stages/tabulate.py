@@ -1,21 +1,23 @@
 """Make the tables of a suite: Markdown, CSV, LaTeX, HTML for the report, and text for terminals.
 
-    python -m thanos.stages.tabulate results.csv --layers layers.csv --windows windows.csv \\
-        --output tables [--axes method.block_size]
+    python -m thanos.stages.tabulate results.csv --runs runs.json --layers layers.csv \\
+        --windows windows.csv --output tables
 """
 
 import time
 from pathlib import Path
 
 from ..artifacts import atomic_folder, verify_text, write_manifest
-from ..provenance import circumstances
+from ..command import parser, run_command
+from ..identity.fingerprints import stage_fingerprint
+from ..provenance import provenance
 from ..reporting.frame import from_csv
 from ..reporting.html import to_html
 from ..reporting.layers import layer_tables
 from ..reporting.published import read_published
 from ..reporting.render import to_csv, to_latex, to_markdown, to_terminal
+from ..reporting.run_files import read_listing
 from ..reporting.suite_tables import ablation_tables, comparison_tables
-from .command import parser, run_command
 
 RENDERERS = {
     "md": to_markdown,
@@ -32,27 +34,27 @@ def main() -> None:
     arguments.add_argument("results", type=Path)
     arguments.add_argument("--layers", type=Path, required=True)
     arguments.add_argument("--windows", type=Path, required=True)
-    arguments.add_argument("--axes", nargs="*", default=[], help="keys that an ablation sweeps")
-    arguments.add_argument("--title", default="")
+    arguments.add_argument("--runs", type=Path, required=True, help="the suite's list of runs")
     arguments.add_argument("--published", type=Path, help="published values to compare with")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
-    started = time.time()
+    started, found = time.time(), stage_fingerprint("tabulate")
     files = (given.results, given.layers, given.windows)
     for file in files:
         verify_text(file)
     frame, layers, windows = (from_csv(file.read_text(encoding="utf-8")) for file in files)
-    if given.axes:
-        tables = ablation_tables(frame, layers, windows, given.axes, given.title)
+    suite = read_listing(given.runs)
+    if suite.axes:
+        tables = ablation_tables(frame, layers, windows, suite.axes, suite.title)
     else:
         published = read_published(given.published) if given.published else None
-        tables = comparison_tables(frame, windows, published, given.title)
+        tables = comparison_tables(frame, windows, published, suite.title)
         tables += layer_tables(layers)
     with atomic_folder(given.output) as folder:
         for table in tables:
             for suffix, render in RENDERERS.items():
                 (folder / f"{table.name}.{suffix}").write_text(render(table), encoding="utf-8")
-        write_manifest(folder, {"provenance": circumstances(started)})
+        write_manifest(folder, {"provenance": provenance(started, found)})
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts import atomic_folder, write_json
+from ..command import parser, run_command
 from ..errors import UserError
-from .command import parser, run_command
 
 
 def measure(suite: Any, device: str) -> list[dict[str, Any]]:
@@ -68,11 +68,12 @@ def main() -> None:
 
     import torch
 
-    from ..provenance import circumstances
+    from ..device import resolve_device, used
+    from ..identity.fingerprints import stage_fingerprint
+    from ..provenance import provenance
     from ..reporting.style import save
     from ..reporting.timing import block_size_figure, timing_table, width_figure
     from ..timing.measure import KNOWN_METHODS
-    from .device import resolve_device
     from .tabulate import RENDERERS
 
     methods = {method for grid in suite.grids for method in grid.methods}
@@ -82,10 +83,11 @@ def main() -> None:
         torch.set_num_threads(suite.threads)
     device, started = resolve_device(suite.device), time.time()
     rows = measure(suite, str(device))
+    made = provenance(started, stage_fingerprint("timing"), used=used(device, torch.float32))
     where = rows[0]["device"] if device.type == "cuda" else f"{rows[0]['threads']} CPU threads"
     table = timing_table(rows, f"Pruning time of one layer on {where}, median of {suite.repeats}")
     with atomic_folder(given.output) as folder:
-        write_json(folder / "timing.json", {"rows": rows, "provenance": circumstances(started)})
+        write_json(folder / "timing.json", {"rows": rows, "provenance": made})
         for suffix, render in RENDERERS.items():
             (folder / f"timing.{suffix}").write_text(render(table), encoding="utf-8")
         for name, figure in (

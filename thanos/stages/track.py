@@ -1,7 +1,7 @@
 """Log a finished suite to Weights & Biases: one W&B run per result, one for the suite.
 
     python -m thanos.stages.track --suite <folder> --output tracking.json --directory <folder> \\
-        [--mode offline] <run folder> ...
+        [--mode offline] [--project thanos]
 
 Offline by default: `wandb sync <directory>/wandb/offline-run-*` uploads later. A failure of W&B is
 a warning and never fails a suite.
@@ -10,8 +10,10 @@ a warning and never fails a suite.
 from pathlib import Path
 
 from ..artifacts import verify_manifest, verify_text, write_json
+from ..command import parser, run_command
+from ..layout import RUNS
+from ..reporting.run_files import read_listing
 from ..tracking import MODES, log_run, log_suite, run_id
-from .command import parser, run_command
 
 
 def main() -> None:
@@ -22,16 +24,16 @@ def main() -> None:
     arguments.add_argument("--directory", type=Path, required=True)
     arguments.add_argument("--mode", choices=MODES, default="offline")
     arguments.add_argument("--project", default="thanos")
-    arguments.add_argument("runs", type=Path, nargs="+")
     given = arguments.parse_args()
     options = {"mode": given.mode, "project": given.project, "directory": given.directory}
     verify_text(given.suite / "results.csv")
     for made in ("tables", "figures"):
         verify_manifest(given.suite / made, maker=f"rule {made}")
-    for folder in given.runs:
-        log_run(folder, group=given.suite.name, **options)
+    ids = {}
+    for run in read_listing(given.suite / RUNS).read():
+        log_run(run, group=given.suite.name, **options)
+        ids[run.name] = run_id(run.name)
     log_suite(given.suite, **options)
-    ids = {str(folder): run_id(folder) for folder in given.runs}
     write_json(given.output, {"mode": given.mode, "project": given.project, "runs": ids})
 
 

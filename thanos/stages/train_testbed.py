@@ -17,12 +17,12 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..artifacts import atomic_folder, write_json, write_text
+from ..command import parser, run_command
 from ..data.windows import cut_windows
 from ..evaluation.perplexity import perplexity
-from ..testbed.corpus import PACKAGES, SPLITS, Document, corpus_hash, extract
+from ..testbed.corpus import DISTRIBUTIONS, PACKAGES, SPLITS, Document, corpus_hash, extract
 from ..testbed.tokenizer import train_tokenizer
 from ..testbed.training import CONTEXT, Recipe, architectures, train
-from .command import parser, run_command
 
 EVALUATION_BATCH = 16
 
@@ -95,15 +95,11 @@ def ship(
             "heldout_perplexity": result.perplexity,
             "heldout_windows": result.windows,
             "corpus_sha256": {split: corpus_hash(splits[split]) for split in SPLITS},
-            "versions": {name: version(_distribution(name)) for name in PACKAGES},
+            "versions": dict(zip(PACKAGES, map(version, DISTRIBUTIONS), strict=True)),
             "python": platform.python_version(),
         }
         write_json(temporary / "training.json", record)
         write_text(temporary / "training_log.csv", "\n".join(log) + "\n")
-
-
-def _distribution(package: str) -> str:
-    return {"sklearn": "scikit-learn"}.get(package, package)
 
 
 def main() -> None:

@@ -47,16 +47,16 @@ class _Passage:
     continuation: str
 
 
-def make_items(documents: Iterable[Document], items: int = ITEMS, seed: int = 0) -> list[Item]:
-    """Make up to `items` questions, the same ones for the same documents and seed.
+def make_items(documents: Iterable[Document]) -> list[Item]:
+    """Make up to `ITEMS` questions, the same ones for the same documents.
 
     Answer positions are balanced: the i-th item's answer is i modulo the number of choices.
 
     Raises:
         ValueError: if there are too few documents with prose to draw wrong answers from.
     """
-    generator = random.Random(seed)
-    passages = _choose(documents, items, generator)
+    generator = random.Random(0)
+    passages = _choose(documents, generator)
     # Passages are grouped by document, at most ITEMS_PER_DOCUMENT each: a turn of that many places
     # or more, either way round, always leads to another document.
     turns = [len(passages) * turn // CHOICES for turn in range(1, CHOICES)]
@@ -81,7 +81,7 @@ def write_items(items: Iterable[Item], path: Path) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def _choose(documents: Iterable[Document], count: int, generator: random.Random) -> list[_Passage]:
+def _choose(documents: Iterable[Document], generator: random.Random) -> list[_Passage]:
     """Draw passages evenly: one per document, then a second one, ...; grouped by document."""
     rounds: list[list[_Passage]] = [[] for _ in range(ITEMS_PER_DOCUMENT)]
     for document in documents:
@@ -89,7 +89,7 @@ def _choose(documents: Iterable[Document], count: int, generator: random.Random)
         drawn = generator.sample(found, min(len(found), ITEMS_PER_DOCUMENT))
         for place, passage in enumerate(drawn):
             rounds[place].append(passage)
-    chosen = [passage for drawn in rounds for passage in drawn][:count]
+    chosen = [passage for drawn in rounds for passage in drawn][:ITEMS]
     return sorted(chosen, key=lambda passage: (passage.path, passage.context))
 
 

@@ -27,6 +27,7 @@ PACKAGES = (
     "sympy",
     "torch",
 )
+DISTRIBUTIONS = tuple({"sklearn": "scikit-learn"}.get(name, name) for name in PACKAGES)
 SPLITS = ("heldout", "calibration", "train")
 # Share of files, in percent, that the first two splits get; the rest is for training.
 HELDOUT_PERCENT = 4

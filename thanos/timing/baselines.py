@@ -12,14 +12,13 @@ from thanos.pruning import Pattern, SemiStructured, Structured, Unstructured
 
 # Rows whose systems are solved together: the paper's vertical segments.
 _ROWS_AT_ONCE = 1024
+_DAMPING = 0.01  # λ, the default of `prune_weight`
 
 Update = Callable[[Tensor, Tensor, Tensor], None]
 
 
 @torch.no_grad()
-def pseudocode_thanos(
-    W: Tensor, G: Tensor, pattern: Pattern, block_size: int = 128, damping: float = 0.01
-) -> Tensor:
+def pseudocode_thanos(W: Tensor, G: Tensor, pattern: Pattern, block_size: int) -> Tensor:
     """Thanos line by line as its pseudocode has it (arXiv 2504.05346); what the tests' oracle does.
 
     For every block the trailing Hessian is inverted explicitly, the whole residual is sorted, and
@@ -30,22 +29,19 @@ def pseudocode_thanos(
         G: (b, b) Gram matrix of the inputs, in the precision of W.
         pattern: what to remove.
         block_size: B; for n:m a multiple of m.
-        damping: λ.
     """
-    return _thanos(W, G, pattern, block_size, damping, torch.linalg.inv, _sorted, _row_by_row)
+    return _thanos(W, G, pattern, block_size, torch.linalg.inv, _sorted, _row_by_row)
 
 
 @torch.no_grad()
-def batched_thanos(
-    W: Tensor, G: Tensor, pattern: Pattern, block_size: int = 128, damping: float = 0.01
-) -> Tensor:
+def batched_thanos(W: Tensor, G: Tensor, pattern: Pattern, block_size: int) -> Tensor:
     """The same algorithm with the fastest routine for each of its steps.
 
     For every block: an inverse from the Cholesky factor, a partial selection, and systems padded to
     the longest and solved many rows at a time (the paper's implementation section), then one
     product for all rows.
     """
-    return _thanos(W, G, pattern, block_size, damping, _inverse, _smallest, _rows_at_once)
+    return _thanos(W, G, pattern, block_size, _inverse, _smallest, _rows_at_once)
 
 
 def _thanos(
@@ -53,12 +49,11 @@ def _thanos(
     G: Tensor,
     pattern: Pattern,
     block_size: int,
-    damping: float,
     inverse: Callable[[Tensor], Tensor],
     smallest: Callable[[Tensor, int], Tensor],
     update: Update,
 ) -> Tensor:
-    W, H = _prepare(W, G, damping)
+    W, H = _prepare(W, G)
     norms = G.diagonal().sqrt()
     c, b = W.shape
     if isinstance(pattern, Structured):
@@ -82,14 +77,12 @@ def _thanos(
 
 
 @torch.no_grad()
-def plain_sparsegpt(
-    W: Tensor, G: Tensor, pattern: Pattern, block_size: int = 128, damping: float = 0.01
-) -> Tensor:
+def plain_sparsegpt(W: Tensor, G: Tensor, pattern: Pattern, block_size: int) -> Tensor:
     """SparseGPT column by column (arXiv 2301.00774, algorithm 1); what is right of a block waits.
 
     The arguments are those of `pseudocode_thanos`.
     """
-    W, H = _prepare(W, G, damping)
+    W, H = _prepare(W, G)
     c, b = W.shape
     U = torch.linalg.cholesky(_inverse(H), upper=True)
     for i1 in range(0, b, block_size):
@@ -116,12 +109,12 @@ def plain_sparsegpt(
     return W
 
 
-def _prepare(W: Tensor, G: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+def _prepare(W: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
     W, H = W.clone(), G.clone()
     dead = G.diagonal() == 0
     W[:, dead] = 0
     H.diagonal()[dead] = 1
-    H.diagonal().add_(damping * H.diagonal().mean())
+    H.diagonal().add_(_DAMPING * H.diagonal().mean())
     return W, H
 
 

@@ -186,9 +186,6 @@ def time_layer(
     block_size: int | None = None,
     repeats: int = 5,
     patience: float = math.inf,
-    seed: int = 0,
-    tokens: int | None = None,
-    damping: float = 0.01,
 ) -> list[dict[str, Any]]:
     """Prune one synthetic layer with every method in turn; a row of results for each.
 
@@ -203,9 +200,6 @@ def time_layer(
         block_size: B; default 128, for n:m patterns 512.
         repeats: timed calls of each method.
         patience: see `measure_alternating`.
-        seed: of the layer.
-        tokens: calibration tokens, 2·b by default.
-        damping: λ.
 
     Raises:
         ValueError: for an unknown method or no repetition.
@@ -219,8 +213,8 @@ def time_layer(
     device, parsed = torch.device(device), parse_pattern(pattern)
     if block_size is None:
         block_size = 512 if isinstance(parsed, SemiStructured) else 128
-    layer = synthetic_layer(shape, device, seed, tokens)
-    calls = {method: _call(method, layer.W, parsed, block_size, damping) for method in methods}
+    layer = synthetic_layer(shape, device)
+    calls = {method: _call(method, layer.W, parsed, block_size) for method in methods}
     measured = measure_alternating(
         calls, partial(_inputs, layer, parsed), device, repeats, patience
     )
@@ -239,7 +233,6 @@ def time_layer(
             "peak_memory": measurement.peak_memory,
             "relative_error": _relative_error(layer, measurement.result),
             "sparsity": float((measurement.result == 0).float().mean()),
-            "seed": seed,
             "device": _name(device),
             "threads": torch.get_num_threads(),
         }
@@ -248,15 +241,13 @@ def time_layer(
 
 
 def _call(
-    method: str, W: Tensor, pattern: Pattern, block_size: int, damping: float
+    method: str, W: Tensor, pattern: Pattern, block_size: int
 ) -> Callable[[InputStatistics], Tensor]:
     if method in BASELINES:
         baseline = BASELINES[method]
-        return lambda inputs: baseline(W, inputs.gram, pattern, block_size, damping)
-    options: dict[str, Any] = {"block_size": block_size, "damping": damping}
-    return lambda inputs: (
-        prune_weight(W, inputs, method, pattern, measure_error=False, **options).weight
-    )
+        return lambda inputs: baseline(W, inputs.gram, pattern, block_size)
+    options: dict[str, Any] = {"block_size": block_size, "measure_error": False}
+    return lambda inputs: prune_weight(W, inputs, method, pattern, **options).weight
 
 
 def _inputs(layer: SyntheticLayer, pattern: Pattern, method: str) -> InputStatistics:

@@ -23,25 +23,18 @@ class SyntheticLayer:
     diagonal: InputStatistics
 
 
-def synthetic_layer(
-    shape: tuple[int, int],
-    device: torch.device | str = "cpu",
-    seed: int = 0,
-    tokens: int | None = None,
-) -> SyntheticLayer:
+def synthetic_layer(shape: tuple[int, int], device: torch.device | str = "cpu") -> SyntheticLayer:
     """A float32 layer whose inputs are correlated like those of a trained model.
 
     Inputs are a low-rank signal (rank b/8, decaying) plus noise, their norms spread log-normally;
-    weights are Gaussian. The numbers are drawn on the CPU: a seed gives the same layer everywhere.
+    weights are Gaussian; the tokens are 2·b. Drawn on the CPU, the numbers are the same everywhere.
 
     Args:
         shape: (c, b).
         device: where the layer is put.
-        seed: of the generator.
-        tokens: calibration tokens, 2·b by default.
     """
     c, b = shape
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     normal = partial(torch.randn, generator=generator)
     rank = max(1, b // 8)
     directions = torch.arange(1, rank + 1).rsqrt()[:, None] * normal(rank, b)
@@ -51,7 +44,7 @@ def synthetic_layer(
         inputs=InputStatistics(b, device=device),
         diagonal=InputStatistics(b, gram=False, device=device),
     )
-    left = 2 * b if tokens is None else tokens
+    left = 2 * b
     while left > 0:
         T = min(left, _TOKENS_AT_ONCE)
         X = ((normal(T, rank) @ directions + 0.5 * normal(T, b)) * norms).to(device)

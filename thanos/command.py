@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from ..errors import UserError, is_full_disk
-from ..pruning.errors import PruningError
+from .errors import UserError, is_full_disk
+from .identity import Place
+from .pruning.errors import PruningError
 
 _CHATTY = ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fontTools", "matplotlib")
 INTERRUPTED = 130  # the shell's status for a command that Ctrl-C ended
@@ -38,3 +39,16 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def stage_parser(description: str | None) -> argparse.ArgumentParser:
+    """The parser of a stage that makes what a spec says."""
+    arguments = parser(description)
+    arguments.add_argument("spec", help="JSON, or a result made of it, whose spec is taken")
+    arguments.add_argument(
+        "--place",
+        type=Place.parse,
+        default=Place(),
+        help="JSON: device, mirror, budgets, batch sizes",
+    )
+    return arguments

@@ -1,26 +1,67 @@
 """A process with the libraries of the stages loaded, which runs each stage in a fork of itself.
 
-python -m thanos.stages.warm <socket> [module to load] …   (started by the workflow)
+python -m thanos.workflow.warm <socket> [module to load] …   (started by the workflow)
 
 It ends with the process that started it: when its standard input is closed. Every stage is a
 process of its own, so that nothing passes from one to the next. Only for stages on the CPU: CUDA
 does not survive a fork.
 """
 
+import atexit
 import importlib
 import json
 import os
 import signal
 import socket
 import socketserver
+import subprocess
 import sys
+import tempfile
 import threading
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
-from .command import parser, run_command
+from ..command import parser, run_command
+from ..identity.fingerprints import stage_fingerprint
+from ..paths import PROJECT
+from .suites import Suite
 
 MOST_AT_ONCE = 256
+SOCKET_VARIABLE = "THANOS_WARM"
+STAGES = ("calibrate", "corpora", "prune", "evaluate")
+_MODELS = (
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.opt.modeling_opt",
+)
+_ZERO_SHOT = ("lm_eval.evaluator", "lm_eval.models.huggingface")
+
+
+def start_warm_process(suites: Iterable[Suite], threads: int) -> None:
+    """Start it in the background; jobs that come before it is ready don't wait for it.
+
+    Args:
+        suites: that are to be made.
+        threads: per job.
+    """
+    with_tasks = any(run.evaluation.tasks for suite in suites for run in suite.runs)
+    modules = [*(f"thanos.stages.{stage}" for stage in STAGES), *_MODELS]
+    modules += _ZERO_SHOT if with_tasks else ()
+    folder = tempfile.TemporaryDirectory(prefix="thanos-")
+    address = f"{folder.name}/stages"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "thanos.workflow.warm", address, *modules],
+        stdin=subprocess.PIPE,  # it ends when this is closed, however Snakemake ends
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": str(threads)},
+    )
+    os.environ.update({SOCKET_VARIABLE: address})
+
+    def end() -> None:
+        process.communicate()
+        folder.cleanup()
+
+    atexit.register(end)
 
 
 class _Stage(socketserver.BaseRequestHandler):
@@ -95,6 +136,8 @@ def _load(modules: list[str]) -> None:
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     get_checkpoint_conversion_mapping("llama")  # compiles the rules for all models, 0.3 s
+    for stage in STAGES:  # of the source that is loaded, however the files change from now on
+        stage_fingerprint(stage)
 
 
 def _end_with_parent(server: _Server) -> None:

@@ -7,49 +7,20 @@ to leave out; `quick` replaces values for a small run; `axis` names the keys an 
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
-from .config import CONF, Config, hash8, resolve
-from .errors import UserError
+from ..config import PLACE_KEYS, Run, RunBuilder, key_of, resolve, unused_keys
+from ..config.checks import choices_of
+from ..errors import UserError
+from ..paths import CONF
 
 # What a suite file may contain.
 _KEYS = {"title", "common", "runs", "quick", "axis", "exclude", "variants"}
-# Overrides of these leave a block of dense runs as it is: the reference belongs to every suite.
-_PRUNING = ("method", "pattern", "outlier_fraction")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One point of an experiment: its resolved configuration and how to compose it again."""
-
-    config: Config
-    overrides: tuple[str, ...]
-
-    @cached_property
-    def identifier(self) -> str:
-        """`<model>/<pattern>/<method>-<hash8>`, the folder of the run."""
-        config = self.config
-        name = f"{config.method.label}-{hash8(config.identity())}"
-        return f"{config.model.name}/{slug(config.pattern)}/{name}"
-
-    @cached_property
-    def calibration(self) -> str | None:
-        """`<source>-<hash8>`, the folder of its calibration tokens; None for the dense run."""
-        if self.config.dense:
-            return None
-        return f"{self.config.calibration.name}-{hash8(self.config.calibration_identity())}"
-
-    @cached_property
-    def evaluation(self) -> str | None:
-        """`<name>-<hash8>`, the folder of its evaluation windows; None without a corpus."""
-        if not self.config.evaluation.corpora:
-            return None
-        return f"{self.config.evaluation.name}-{hash8(self.config.evaluation_identity())}"
 
 
 @dataclass(frozen=True)
@@ -59,19 +30,17 @@ class Suite:
     Attributes:
         name: of the file.
         title: what its tables and figures show.
-        runs: without repetition, in the order of the file.
+        runs: without repetition, in the order of the file; those are one that make and measure
+            the same under the same names.
         axes: the configuration keys that an ablation varies; none for a comparison of methods.
+        overrides: of the file's values, without those of the place.
     """
 
     name: str
     title: str
     runs: tuple[Run, ...]
     axes: tuple[str, ...]
-
-
-def slug(pattern: str) -> str:
-    """A sparsity pattern as part of a path: `unstructured-0.5`, `2-4`."""
-    return pattern.replace(":", "-")
+    overrides: tuple[str, ...] = ()
 
 
 def suite_names() -> list[str]:
@@ -101,24 +70,31 @@ def load_suite(name: str, overrides: Iterable[str] = (), quick: bool = False) ->
         raise UserError(
             f"suite {name}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_KEYS))}"
         )
-    replaced = dict(_split(override) for override in overrides)
-    if quick:
-        replaced = {**content.get("quick", {}), **replaced}
-    runs: dict[str, Run] = {}
+    overrides = tuple(overrides)
+    asked = dict(_split(override) for override in overrides)
+    replaced = {**(content.get("quick", {}) if quick else {}), **asked}
+    composed = _Runs(RunBuilder())
     for number, block in enumerate(content["runs"], start=1):
         where = f"suite {name}, block {number}"
         values = {**content.get("common", {}), **block}
-        for point in _points(values, replaced, content.get("variants", {}), where):
-            if any(_matches(point, excluded) for excluded in content.get("exclude", [])):
-                continue
-            run = _compose(point, where)
-            runs.setdefault(run.identifier, run)
+        variants = content.get("variants", {})
+        # Under other values than its own, a suite's keys may well be of no use.
+        named = [] if asked else [*block, *_keys_of(variants, block)]
+        with composed.of_block(where, named, replaced):
+            for point in _points(values, replaced, variants, where):
+                if any(_matches(point, excluded) for excluded in content.get("exclude", [])):
+                    continue
+                composed.add(point, where)
+    composed.refuse_unused(f"suite {name}", asked or [*content.get("common", {}), *replaced])
     axes = content.get("axis", [])
     axes = (axes,) if isinstance(axes, str) else tuple(axes)
     varied = {key for block in (content.get("common", {}), *content["runs"]) for key in block}
     if unknown := [axis for axis in axes if axis not in varied]:
         raise UserError(f"suite {name}: axis {unknown[0]!r} is no key of its blocks")
-    return Suite(name, str(content.get("title", name)), tuple(runs.values()), axes)
+    title, runs = str(content.get("title", name)), tuple(composed.runs.values())
+    return Suite(
+        name, title, runs, axes, tuple(o for o in overrides if key_of(o) not in PLACE_KEYS)
+    )
 
 
 def _split(override: str) -> tuple[str, list[str]]:
@@ -143,8 +119,9 @@ def _points(
         merged = {**axes, **variants.get(variant, {})}
         merged.pop("variant", None)
         for part in _dense_apart(merged):
-            kept = _PRUNING if part.get("method") == "dense" else ()
-            chosen = {**part, **{key: v for key, v in replaced.items() if key not in kept}}
+            chosen = {**part, **replaced}
+            if part.get("method") == "dense":  # the reference belongs to every suite
+                chosen["method"] = "dense"
             for point in itertools.product(*map(_values, chosen.values())):
                 yield {key: _text(value) for key, value in zip(chosen, point, strict=True)}
 
@@ -172,21 +149,74 @@ def _matches(point: Mapping[str, str], excluded: Mapping[str, Any]) -> bool:
     )
 
 
-def _compose(point: Mapping[str, str], where: str) -> Run:
-    """The run of a point; an error names the axis whose value is refused."""
+class _Runs:
+    """The runs of a suite as they are composed, and which of the keys given were of use to any.
 
-    def overrides(without: str | None = None) -> list[str]:
-        pairs = [f"{key}={value}" for key, value in point.items() if key != without]
-        # Groups first, so that values refine them.
-        return sorted(pairs, key=lambda pair: "." in pair.partition("=")[0])
+    A key that only some of a block's methods use applies to those. One that none uses is refused:
+    where a block names it, for the block, otherwise for the suite.
+    """
 
-    try:
-        config = resolve(overrides())
-    except UserError as error:
-        culprit = next((key for key in point if _resolves(overrides(without=key))), None)
-        axis = f", axis {culprit}" if culprit else ""
-        raise UserError(f"{where}{axis}: {error}") from error
-    return Run(config.as_reference() if config.dense else config, tuple(overrides()))
+    def __init__(self, builder: RunBuilder) -> None:
+        self.runs: dict[str, Run] = {}
+        self._builder = builder
+        self._used: set[str] = set()
+        self._useless: dict[str, str] = {}  # by key: the choice that has no use for it
+
+    @contextmanager
+    def of_block(
+        self, where: str, named: Iterable[str], replaced: Container[str]
+    ) -> Iterator[None]:
+        """Compose the points of a block that names these keys itself."""
+        before, self._used = self._used, set()
+        yield
+        self.refuse_unused(where, (key for key in named if key not in replaced))
+        self._used |= before
+
+    def add(self, point: Mapping[str, str], where: str) -> None:
+        """Compose a point; an error names the axis whose value is refused."""
+        try:
+            config = resolve(_overrides(point))
+            unused = unused_keys(choices_of(config))
+            kept = {key: value for key, value in point.items() if key not in unused}
+            given = [text for text in _overrides(kept) if key_of(text) not in PLACE_KEYS]
+            run = self._builder.run(config, given)
+        except UserError as error:
+            culprit = next((key for key in point if _resolves(_without(point, key))), None)
+            axis = f", axis {culprit}" if culprit else ""
+            raise UserError(f"{where}{axis}: {error}") from error
+        self._used |= kept.keys()
+        self._useless |= {key: unused[key] for key in point if key in unused}
+        first = self.runs.setdefault(run.name, run)
+        if first.latency is None and run.latency is not None:
+            self.runs[run.name] = replace(first, latency=run.latency)
+
+    def refuse_unused(self, where: str, keys: Iterable[str]) -> None:
+        """Refuse keys that no run used so far.
+
+        Raises:
+            UserError: there is one.
+        """
+        for key in keys:
+            if key in self._useless and key not in self._used:
+                raise UserError(
+                    f"{where}: key {key!r} is not used by {self._useless[key]}; leave it out"
+                )
+
+
+def _keys_of(variants: Mapping[str, Mapping[str, Any]], block: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of a block's variants."""
+    for variant in _values(block.get("variant", [])):
+        yield from variants.get(variant, {})
+
+
+def _overrides(point: Mapping[str, str]) -> list[str]:
+    """A point as overrides: groups first, so that values refine them."""
+    pairs = [f"{key}={value}" for key, value in point.items()]
+    return sorted(pairs, key=lambda pair: "." in pair.partition("=")[0])
+
+
+def _without(point: Mapping[str, str], key: str) -> list[str]:
+    return _overrides({other: value for other, value in point.items() if other != key})
 
 
 def _resolves(overrides: list[str]) -> bool:

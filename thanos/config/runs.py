@@ -1,0 +1,213 @@
+"""A run: a configuration as the specs of what is to be made, the place, and what it is called."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..content import file_hash
+from ..errors import UserError
+from ..identity import (
+    CalibrationSpec,
+    EvaluationSpec,
+    LatencySpec,
+    ModelSpec,
+    Place,
+    PruningSpec,
+    TextSpec,
+    WindowsSpec,
+)
+from ..identity.models import local_model
+from ..identity.specs import DENSE, digest, slug
+from ..models.location import is_hub_id
+from ..paths import model_folder
+from ..pruning.composition import default_block_size
+from ..pruning.patterns import Unstructured
+from .checks import choices_of
+from .schema import Config, ModelConfig, TrackingConfig
+from .usage import Choices
+
+
+@dataclass(frozen=True)
+class Run:
+    """One point of an experiment: a pruned, or a dense, model and an evaluation of it.
+
+    Attributes:
+        evaluation: what is measured, of which model.
+        latency: what is timed besides; None if nothing.
+        columns: what tables call it and sort it by.
+        place: where and how it is computed.
+        tracking: where it is logged.
+        overrides: that compose it again, without those of the place.
+    """
+
+    evaluation: EvaluationSpec
+    latency: LatencySpec | None
+    columns: dict[str, Any]
+    place: Place
+    tracking: TrackingConfig
+    overrides: tuple[str, ...]
+
+    @property
+    def pruning(self) -> PruningSpec | None:
+        """The pruned model; None for the dense one."""
+        return self.evaluation.pruning
+
+    @cached_property
+    def name(self) -> str:
+        """`<model>/<pattern>/<method>-<hash>`, what tables and trackers know it by."""
+        called = {key: self.columns[key] for key in ("model", "pattern", "label")}
+        where = "/".join((called["model"], slug(called["pattern"]), called["label"]))
+        return f"{where}-{digest([self.evaluation.id, *called.values()])[:8]}"
+
+
+@dataclass
+class RunBuilder:
+    """Makes runs of configurations; reads every model and text once for all of them."""
+
+    models: dict[tuple[str, bool], ModelSpec] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def run(self, config: Config, overrides: Sequence[str] = ()) -> Run:
+        """The run of a checked configuration.
+
+        Raises:
+            UserError: a local model or text that it names cannot be read.
+        """
+        choices = choices_of(config)
+        model = self._model(config.model)
+        pruning = self._pruning(choices, model)
+        evaluation = config.evaluation
+        spec = EvaluationSpec(
+            model=pruning or model,
+            windows=tuple(
+                WindowsSpec(
+                    model,
+                    self._text(corpus, evaluation.path if corpus == "text" else None, "evaluation"),
+                    config.model.context,
+                    evaluation.max_windows,
+                )
+                for corpus in dict.fromkeys(evaluation.corpora)
+            ),
+            tasks=tuple(dict.fromkeys(evaluation.tasks)),
+            limit=evaluation.limit if evaluation.tasks else None,
+            quantization=evaluation.quantization,
+        )
+        timed = pruning is not None and evaluation.efficiency
+        return Run(
+            evaluation=spec,
+            latency=LatencySpec(pruning, config.model.context) if timed and pruning else None,
+            columns=_columns(config, pruning),
+            place=place_of(config),
+            tracking=config.tracking,
+            overrides=tuple(overrides),
+        )
+
+    def _pruning(self, choices: Choices, model: ModelSpec) -> PruningSpec | None:
+        config, method, pattern = choices.config, choices.method, choices.pattern
+        if method is None or pattern is None:
+            return None
+        calibration = None
+        if choices.calibrated:
+            source = config.calibration
+            path = source.path if choices.calibrates_on_file else None
+            text = self._text(source.source, path, "calibration")
+            calibration = CalibrationSpec(
+                model, text, source.windows, config.model.context, config.seed
+            )
+        given = config.method
+        block_size = given.block_size or default_block_size(pattern)
+        return PruningSpec(
+            model=model,
+            calibration=calibration,
+            method=method,
+            pattern=pattern,
+            outlier_fraction=config.outlier_fraction,
+            outlier_score=given.outlier_score if choices.ranks_by_gram else None,
+            block_size=block_size if method.walks_blocks(pattern) else None,
+            damping=given.damping if method.needs_factor else None,
+            refine_steps=given.refine_steps,
+            precision=config.precision,
+            layer_errors=config.layer_errors,
+            skip=tuple(config.model.skip),
+            rare_experts=config.model.rare_experts,
+        )
+
+    def _model(self, given: ModelConfig) -> ModelSpec:
+        folder = model_folder(given.path)
+        if folder is None:
+            if not is_hub_id(given.path):
+                kind = "is a file" if Path(given.path).expanduser().exists() else "does not exist"
+                raise UserError(
+                    f"model.path: model folder {given.path} {kind}; give an existing folder or "
+                    "a hub id such as facebook/opt-125m"
+                )
+            return ModelSpec(given.path, given.revision, given.trust_remote_code)
+        key = (str(folder), given.trust_remote_code)
+        if key not in self.models:
+            if not (folder / "config.json").is_file():
+                raise UserError(f"{folder} is not a model folder: it has no config.json")
+            self.models[key] = local_model(*key)
+        return self.models[key]
+
+    def _text(self, source: str, path: str | None, use: str) -> TextSpec:
+        if path is None:
+            return TextSpec(source)
+        file = Path(path).expanduser().absolute()
+        if not file.is_file():
+            kind = "is a folder, not a file" if file.is_dir() else "does not exist"
+            raise UserError(f"{use}.path: {path} {kind}; give the path of a text file")
+        if str(file) not in self.texts:
+            self.texts[str(file)] = file_hash(file)
+        return TextSpec(source, str(file), self.texts[str(file)])
+
+
+def place_of(config: Config) -> Place:
+    """Where and how a configuration computes."""
+    return Place(
+        device=config.device,
+        mirror=config.mirror and str(Path(config.mirror).expanduser().absolute()),
+        memory_budget=config.memory_budget,
+        hidden_memory=config.hidden_memory,
+        calibration_batch=config.calibration.batch_size,
+        evaluation_batch=config.evaluation.batch_size,
+        task_batch=config.evaluation.task_batch_size,
+    )
+
+
+# Keys of a configuration that are the place's.
+PLACE_KEYS = (
+    *("device", "mirror", "memory_budget", "hidden_memory", "output_dir"),
+    *("calibration.batch_size", "evaluation.batch_size", "evaluation.task_batch_size"),
+    *("tracking", "tracking.mode", "tracking.project"),
+)
+
+
+def _columns(config: Config, pruning: PruningSpec | None) -> dict[str, Any]:
+    """The columns of a table of results that come from the configuration; empty where unused."""
+    calibration = pruning and pruning.calibration
+    pattern = pruning and pruning.pattern
+    return {
+        "model": config.model.name,
+        "label": config.method.label,
+        "calibration": config.calibration.name if calibration else "none",
+        "method": config.method.name,
+        "pattern": str(pattern) if pattern else DENSE,
+        "outlier_fraction": pruning.outlier_fraction if pruning else 0.0,
+        "seed": calibration.seed if calibration else 0,
+        "nominal_sparsity": pattern.sparsity if pattern else 0.0,
+        "evaluation": config.evaluation.name,
+        "quantization": config.evaluation.quantization,
+        "model_path": config.model.path,
+        "calibration_source": calibration.text.source if calibration else "none",
+        "calibration_windows": calibration.windows if calibration else None,
+        "block_size": pruning and pruning.block_size,
+        "damping": pruning and pruning.damping,
+        "refine_steps": pruning.refine_steps if pruning else 0,
+        "mask_metric": pruning and pruning.method.metric,
+        "mask_scope": pruning.method.scope
+        if pruning and isinstance(pattern, Unstructured)
+        else None,
+        "mask_update": pruning and pruning.method.update,
+    }

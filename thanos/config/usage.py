@@ -1,0 +1,153 @@
+"""Which keys the choices of a configuration use: one table, for runs by hand and for suites.
+
+A key that nothing reads would change no result, only the reader's belief: typed for a run, or named
+in a block of a suite, it is refused.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..data.sources import CALIBRATION
+from ..pruning.composition import Method
+from ..pruning.patterns import Pattern, Unstructured
+from .schema import Config
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What of a configuration decides about its other keys.
+
+    Attributes:
+        config: checked.
+        method: metric × scope × update; None for the dense model.
+        pattern: None for the dense model.
+    """
+
+    config: Config
+    method: Method | None
+    pattern: Pattern | None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether calibration tokens are used: by the method, the outlier rows or the record."""
+        method, config = self.method, self.config
+        if method is None:
+            return False
+        by_method = method.needs_factor or method.metric == "wanda" or config.method.refine_steps
+        return bool(by_method or config.outlier_fraction or config.layer_errors)
+
+    @property
+    def ranks_by_gram(self) -> bool:
+        """Whether there are outlier rows that either score could choose."""
+        factor = self.method is not None and self.method.needs_factor
+        return factor and self.config.outlier_fraction > 0
+
+    @property
+    def calibrates_on_file(self) -> bool:
+        """Whether the calibration's source is one that can be read from a file."""
+        return self.config.calibration.source in ("text", *CALIBRATION)
+
+    @property
+    def pruning(self) -> str:
+        """Method and pattern, for messages."""
+        label = f"method {self.config.method.label}"
+        return label if self.pattern is None else f"{label} with pattern {self.pattern}"
+
+
+@dataclass(frozen=True)
+class Use:
+    """When some keys are used.
+
+    Attributes:
+        keys: of the configuration.
+        by: whether these choices use them.
+        choice: which choice does not, for the message.
+    """
+
+    keys: tuple[str, ...]
+    by: Callable[[Choices], bool]
+    choice: Callable[[Choices], str]
+
+
+USES = (
+    Use(
+        (
+            *("pattern", "outlier_fraction", "precision", "layer_errors"),
+            *("method.block_size", "method.damping", "method.refine_steps", "method.metric"),
+            *("method.scope", "method.update", "method.outlier_score"),
+            *("model.skip", "model.rare_experts", "evaluation.efficiency"),
+        ),
+        lambda choices: choices.method is not None,
+        lambda choices: choices.pruning,
+    ),
+    Use(
+        ("method.block_size",),
+        lambda choices: (
+            choices.method is None
+            or choices.pattern is None
+            or choices.method.walks_blocks(choices.pattern)
+        ),
+        lambda choices: choices.pruning,
+    ),
+    Use(
+        ("method.damping",),
+        lambda choices: choices.method is None or choices.method.needs_factor,
+        lambda choices: choices.pruning,
+    ),
+    Use(
+        ("method.scope",),
+        lambda choices: choices.pattern is None or isinstance(choices.pattern, Unstructured),
+        lambda choices: choices.pruning,
+    ),
+    Use(
+        ("method.outlier_score",),
+        lambda choices: choices.method is None or choices.ranks_by_gram,
+        lambda choices: (
+            "outlier_fraction=0" if not choices.config.outlier_fraction else choices.pruning
+        ),
+    ),
+    Use(
+        (
+            *("calibration.source", "calibration.windows", "calibration.path"),
+            *("calibration.batch_size", "seed"),
+        ),
+        lambda choices: choices.calibrated,
+        lambda choices: (
+            choices.pruning + ("" if choices.method is None else " and layer_errors=false")
+        ),
+    ),
+    Use(
+        ("calibration.path",),
+        lambda choices: choices.calibrates_on_file,
+        lambda choices: f"calibration source {choices.config.calibration.source}",
+    ),
+    Use(
+        ("evaluation.path",),
+        lambda choices: "text" in choices.config.evaluation.corpora,
+        lambda choices: f"evaluation {choices.config.evaluation.name}",
+    ),
+    Use(
+        ("evaluation.max_windows", "evaluation.batch_size"),
+        lambda choices: bool(choices.config.evaluation.corpora),
+        lambda choices: f"evaluation {choices.config.evaluation.name}, which has no corpus",
+    ),
+    Use(
+        ("evaluation.limit", "evaluation.task_batch_size"),
+        lambda choices: bool(choices.config.evaluation.tasks),
+        lambda choices: f"evaluation {choices.config.evaluation.name}, which has no task",
+    ),
+)
+
+
+def unused_keys(choices: Choices) -> dict[str, str]:
+    """The keys that the choices do not use, each with the choice that has no use for it."""
+    found: dict[str, str] = {}
+    for use in USES:
+        if not use.by(choices):
+            found |= {key: use.choice(choices) for key in use.keys if key not in found}
+    return found
+
+
+def key_of(override: str) -> str:
+    """The key that an override sets: `method.damping` of `+method.damping=0.1`."""
+    return override.partition("=")[0].lstrip("+~")

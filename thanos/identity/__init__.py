@@ -1,0 +1,25 @@
+"""What a result is of: specs, whose hashes name the folders, and fingerprints of what they name."""
+
+from .place import Place
+from .specs import (
+    CalibrationSpec,
+    EvaluationSpec,
+    LatencySpec,
+    ModelSpec,
+    PruningSpec,
+    Spec,
+    TextSpec,
+    WindowsSpec,
+)
+
+__all__ = [
+    "CalibrationSpec",
+    "EvaluationSpec",
+    "LatencySpec",
+    "ModelSpec",
+    "Place",
+    "PruningSpec",
+    "Spec",
+    "TextSpec",
+    "WindowsSpec",
+]

@@ -1,0 +1,196 @@
+"""What stands behind a spec's names today: code, libraries, and contents that only names tell.
+
+A fingerprint enters the rules as a parameter, so that Snakemake makes again what has changed, and
+the record of what was made, so that a reader can see why. What a spec holds by content (a local
+model, a text) is in its identity and needs no fingerprint.
+"""
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..content import file_hash
+from ..data.sources import corpus_packages, public_file
+from ..errors import UserError
+from ..models.location import hub_commit, mirrored_folder
+from ..testbed.continuations import TASKS_FOLDER, TESTBED_TASK
+from .code import source_hashes
+from .models import description_hash, weights_hash
+from .place import Place
+from .specs import (
+    CalibrationSpec,
+    EvaluationSpec,
+    LatencySpec,
+    ModelSpec,
+    PruningSpec,
+    Spec,
+    TextSpec,
+    WindowsSpec,
+    digest,
+)
+
+_TOKENS = ("tokenizers", "transformers")
+_TENSORS = ("numpy", "safetensors", "torch", "transformers")
+_TASKS = (*_TENSORS, "datasets", "lm-eval", "tokenizers")
+# What walking a model imports for who prunes it, and nobody else runs.
+_PRUNING = ("thanos.pruning.statistics",)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Of everything but the spec that a result depends on, each by its name.
+
+    Attributes:
+        code: hashes of the project's modules.
+        libraries: versions.
+        inputs: commits and contents.
+    """
+
+    code: dict[str, str]
+    libraries: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+
+    def parameters(self) -> list[str]:
+        """The same in three short texts, for a rule."""
+        return [f"{name} {digest(values)}" for name, values in asdict(self).items() if values]
+
+    def differences(self, recorded: dict[str, dict[str, str]]) -> list[str]:
+        """Names of what is no longer as it was recorded; a record may have more inputs."""
+        found = []
+        for kind, today in asdict(self).items():
+            before = recorded.get(kind, {})
+            names = today if kind == "inputs" else {**before, **today}
+            found += [name for name in sorted(names) if before.get(name) != today.get(name)]
+        return found
+
+
+def fingerprint(spec: Spec, place: Place) -> Fingerprint:
+    """The fingerprint of what a stage makes of `spec`.
+
+    Args:
+        spec: of tokens, windows, a pruned model, a latency, or an evaluation or a part of one.
+        place: where the models and texts that are not local lie.
+    """
+    return _OF[type(spec)](spec, place)
+
+
+def stage_fingerprint(stage: str, *packages: str) -> Fingerprint:
+    """The fingerprint of what a stage makes of other results alone."""
+    return Fingerprint(source_hashes(f"thanos.stages.{stage}"), _versions(*packages))
+
+
+def items_fingerprint() -> Fingerprint:
+    """The fingerprint of the items of the testbed's task."""
+    return stage_fingerprint("continuations", *corpus_packages())
+
+
+def _of_calibration(spec: CalibrationSpec, place: Place) -> Fingerprint:
+    text, packages = _text(spec.text, "calibration", place)
+    return Fingerprint(
+        source_hashes("thanos.stages.calibrate"),
+        _versions(*_TOKENS, *packages),
+        {**_tokenizer(spec.model, place), **text},
+    )
+
+
+def _of_windows(spec: WindowsSpec, place: Place) -> Fingerprint:
+    text, packages = _text(spec.text, "evaluation", place)
+    return Fingerprint(
+        source_hashes("thanos.stages.corpora"),
+        _versions(*_TOKENS, *packages),
+        {**_tokenizer(spec.model, place), **text},
+    )
+
+
+def _of_pruning(spec: PruningSpec, place: Place) -> Fingerprint:
+    unused = spec.method.modules_unused(spec.pattern, spec.refine_steps)
+    code = source_hashes("thanos.stages.prune", {f"thanos.pruning.{name}" for name in unused})
+    return Fingerprint(code, _versions(*_TENSORS), _model(spec.model, place))
+
+
+def _of_latency(spec: LatencySpec, place: Place) -> Fingerprint:
+    code = source_hashes("thanos.stages.efficiency", _PRUNING)
+    return Fingerprint(code, _versions(*_TENSORS), _model(spec.pruning.model, place))
+
+
+def _of_evaluation(spec: EvaluationSpec, place: Place) -> Fingerprint:
+    unused = {*_PRUNING}
+    if not spec.tasks:
+        unused.add("thanos.evaluation.zero_shot")
+    if not spec.windows:
+        unused |= {"thanos.evaluation.perplexity", "thanos.models.forward"}
+    libraries = _versions(*(_TASKS if spec.tasks else _TENSORS))
+    code = source_hashes("thanos.stages.evaluate", unused)
+    inputs = _model(spec.model, place) if isinstance(spec.model, ModelSpec) else {}
+    for task in spec.tasks:
+        inputs |= _task(task, place)
+    return Fingerprint(code, libraries, inputs)
+
+
+_OF: dict[type[Spec], Callable[[Any, Place], Fingerprint]] = {
+    CalibrationSpec: _of_calibration,
+    WindowsSpec: _of_windows,
+    PruningSpec: _of_pruning,
+    LatencySpec: _of_latency,
+    EvaluationSpec: _of_evaluation,
+}
+
+
+@functools.cache
+def _versions(*packages: str) -> dict[str, str]:
+    return {package: _version(package) for package in sorted(set(packages))}
+
+
+def _version(package: str) -> str:
+    try:
+        found = version(package)
+    except PackageNotFoundError:
+        return "not installed"
+    return re.sub(r"\+.*", "", found)  # builds for CPU and CUDA are one version; devices are told
+
+
+def _model(spec: ModelSpec, place: Place) -> dict[str, str]:
+    return _on_hub(spec, place, lambda folder: f"{description_hash(folder)}{weights_hash(folder)}")
+
+
+def _tokenizer(spec: ModelSpec, place: Place) -> dict[str, str]:
+    return _on_hub(spec, place, description_hash)
+
+
+def _on_hub(spec: ModelSpec, place: Place, content: Callable[[Path], str]) -> dict[str, str]:
+    """What a hub model is today: the commit, or the content of its folder in the mirror."""
+    if not spec.on_hub:
+        return {}
+    name = f"model {spec.path}"
+    if place.mirror is None:
+        return {name: hub_commit(spec.path, spec.revision) or "not on this machine"}
+    folder = mirrored_folder(Path(place.mirror), spec.path, spec.revision)
+    return {name: digest(content(folder)) if folder.is_dir() else "not in the mirror"}
+
+
+def _text(spec: TextSpec, use: str, place: Place) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What a source's text is today, and the packages that it is taken from."""
+    if spec.path is not None:
+        return {}, ()
+    try:
+        found = public_file(spec.source, use, place.mirror)
+    except UserError:
+        found = "not in the mirror"
+    if found is None:
+        return {}, corpus_packages()
+    return {f"text {spec.source}": file_hash(found) if isinstance(found, Path) else found}, ()
+
+
+def _task(task: str, place: Place) -> dict[str, str]:
+    from ..evaluation.benchmarks import task_file
+
+    if task == TESTBED_TASK:
+        return {f"task {task}": file_hash(TASKS_FOLDER / f"{task}.yaml")}
+    file = None if place.mirror is None else task_file(task, Path(place.mirror))
+    if place.mirror is not None and file is None:
+        return {f"task {task}": "not in the mirror"}
+    return {f"task {task}": file_hash(file) if file else "of the hub"}

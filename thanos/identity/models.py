@@ -1,0 +1,34 @@
+"""The content of a model's folder: its weights, and everything that describes them."""
+
+from pathlib import Path
+
+from ..artifacts import MANIFEST
+from ..content import folder_hash
+from ..models.location import listed_weight_files
+from .specs import ModelSpec
+
+_DESCRIPTIONS = ("*.json", "*.jinja", "*.model", "*.py", "*.txt")
+# Where the weights lie, and what pruning wrote of its making: neither describes the model.
+_APART = (MANIFEST, "model.safetensors.index.json")
+
+
+def weights_hash(folder: Path) -> str:
+    """The hash of a folder's weight files.
+
+    Raises:
+        UserError: it holds none that can be read.
+    """
+    return folder_hash(folder, [file for file in listed_weight_files(folder) if file.is_file()])
+
+
+def description_hash(folder: Path) -> str:
+    """The hash of configuration, tokenizer and the model's own Python files."""
+    found = {file for pattern in _DESCRIPTIONS for file in folder.glob(pattern)}
+    return folder_hash(folder, [f for f in found if f.is_file() and f.name not in _APART])
+
+
+def local_model(path: str, trust_remote_code: bool) -> ModelSpec:
+    """The spec of a model in a local folder."""
+    folder = Path(path)
+    weights, description = weights_hash(folder), description_hash(folder)
+    return ModelSpec(path, None, trust_remote_code, weights, description)

@@ -1,0 +1,59 @@
+"""How and where a thing is computed: what goes with a command and never into an identity."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class Place:
+    """The circumstances of a stage. None of them says what is computed.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        mirror: folder that takes the hub's place.
+        memory_budget: bytes of temporaries while a layer is pruned; None: from what is free.
+        hidden_memory: GiB of hidden states in memory; more lie in mapped files.
+        calibration_batch: windows per forward pass of the calibration.
+        evaluation_batch: windows per forward pass of a perplexity.
+        task_batch: requests per forward pass of a zero-shot task.
+    """
+
+    device: str = "auto"
+    mirror: str | None = None
+    memory_budget: int | None = None
+    hidden_memory: float = 8.0
+    calibration_batch: int = 16
+    evaluation_batch: int = 8
+    task_batch: int = 32
+
+    @property
+    def hidden_budget(self) -> int:
+        """Bytes of hidden states to keep in memory."""
+        return int(self.hidden_memory * 2**30)
+
+    def to_json(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        return {
+            field.name: value
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        }
+
+    @staticmethod
+    def parse(text: str) -> "Place":
+        """Read a command's `--place`: a JSON object with some of the attributes.
+
+        Raises:
+            UserError: it is no JSON, or has another key.
+        """
+        try:
+            return Place(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            known = ", ".join(field.name for field in dataclasses.fields(Place))
+            raise UserError(
+                f"--place {text!r}: {error}; expected a JSON object with keys of {known}"
+            ) from error

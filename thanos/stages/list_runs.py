@@ -1,0 +1,26 @@
+"""List the runs of a suite, what they are called and where their results lie, for what follows.
+
+python -m thanos.stages.list_runs <suite> [--quick] [--overrides key=value …] --output runs.json
+"""
+
+from pathlib import Path
+
+from ..artifacts import write_json
+from ..command import parser, run_command
+from ..workflow.catalog import listing
+from ..workflow.suites import load_suite
+
+
+def main() -> None:
+    """Entry point; see the module's docstring."""
+    arguments = parser(__doc__)
+    arguments.add_argument("suite")
+    arguments.add_argument("--quick", action="store_true")
+    arguments.add_argument("--overrides", nargs="*", default=[], metavar="key=value")
+    arguments.add_argument("--output", type=Path, required=True)
+    given = arguments.parse_args()
+    write_json(given.output, listing(load_suite(given.suite, given.overrides, given.quick)))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,142 @@
+"""What the rules ask: the suites, and by its folder's name everything that they are made of."""
+
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .. import layout
+from ..config import Run
+from ..errors import UserError
+from ..identity import Place, Spec
+from ..identity.fingerprints import Fingerprint, fingerprint
+from ..identity.specs import digest
+from .suites import Suite, load_suite, suite_names
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something that is made: what it is of, and where and how it is computed."""
+
+    kind: str  # its folder below the results
+    spec: Spec
+    place: Place
+
+    @functools.cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Of what stands behind the spec today."""
+        return fingerprint(self.spec, self.place)
+
+
+def things_of(runs: Iterable[Run]) -> dict[tuple[str, str], Thing]:
+    """All that some runs are made of, once each, by kind and name."""
+    found: dict[tuple[str, str], Thing] = {}
+    for run in runs:
+        for kind, spec in _specs(run):
+            if (kind, spec.id) not in found:
+                found[kind, spec.id] = Thing(kind, spec, run.place)
+    return found
+
+
+def _specs(run: Run) -> Iterator[tuple[str, Spec]]:
+    pruning = run.pruning
+    if pruning is not None:
+        if pruning.calibration is not None:
+            yield layout.CALIBRATION, pruning.calibration
+        yield layout.PRUNED, pruning
+    for windows in run.evaluation.windows:
+        yield layout.WINDOWS, windows
+    yield layout.EVALUATIONS, run.evaluation
+    if run.latency is not None:
+        yield layout.LATENCIES, run.latency
+
+
+def listing(suite: Suite) -> dict[str, Any]:
+    """A suite's runs as JSON values: what they are called, and where their results lie."""
+    return {
+        "suite": suite.name,
+        "title": suite.title,
+        "axes": list(suite.axes),
+        "overrides": list(suite.overrides),
+        "runs": [
+            {
+                "run": run.name,
+                "columns": run.columns,
+                **_homes(run),
+                "overrides": list(run.overrides),
+            }
+            for run in suite.runs
+        ],
+    }
+
+
+def _homes(run: Run) -> dict[str, Any]:
+    """The names of everything that a run is made of, by kind."""
+    calibration = run.pruning and run.pruning.calibration
+    return {
+        layout.CALIBRATION: calibration and calibration.id,
+        layout.PRUNED: run.pruning and run.pruning.id,
+        layout.WINDOWS: [windows.id for windows in run.evaluation.windows],
+        layout.MEASUREMENTS: [part.id for part in run.evaluation.parts()],
+        layout.EVALUATIONS: run.evaluation.id,
+        layout.LATENCIES: run.latency and run.latency.id,
+    }
+
+
+class Catalog:
+    """The suites under some options, composed when they are asked for.
+
+    Args:
+        overrides: of the suites' values.
+        quick: take the suites' small variants.
+    """
+
+    def __init__(self, overrides: Iterable[str] = (), quick: bool = False) -> None:
+        self._overrides = tuple(overrides)
+        self._quick = quick
+        self._suites: dict[str, Suite] = {}
+        self._things: dict[tuple[str, str], Thing] = {}
+
+    def suite(self, name: str) -> Suite:
+        """A suite by its name.
+
+        Raises:
+            UserError: there is none, or it does not compose.
+        """
+        if name not in self._suites:
+            suite = load_suite(name, self._overrides, self._quick)
+            self._suites[name] = suite
+            self._things = {**things_of(suite.runs), **self._things}
+        return self._suites[name]
+
+    def loaded(self) -> list[Suite]:
+        """The suites that were asked for so far."""
+        return list(self._suites.values())
+
+    def thing(self, kind: str, name: str) -> Thing:
+        """What lies in a folder, from whichever suite has it.
+
+        Raises:
+            UserError: none has.
+        """
+        if (kind, name) not in self._things:
+            for suite in suite_names():
+                try:
+                    self.suite(suite)
+                except UserError:  # overrides need not fit a suite that was not asked for
+                    continue
+                if (kind, name) in self._things:
+                    break
+            else:
+                raise UserError(f"no suite has {kind}/{name}; was the configuration changed?")
+        return self._things[kind, name]
+
+    @functools.cache  # noqa: B019 (one catalog lives as long as the workflow)
+    def digest(self, name: str) -> str:
+        """Digits that change with the list of a suite's runs; where files lie is no part of it."""
+        listed = listing(self.suite(name))
+        del listed["overrides"]
+        for run in listed["runs"]:
+            del run["overrides"]
+            run["columns"] = {k: v for k, v in run["columns"].items() if k != "model_path"}
+        return digest(listed)
