@@ -29,7 +29,8 @@ rule evaluate:
         " --parts {params.parts:q} --output {output:q} > {log:q} 2>&1"
 
 
-# Only for runs whose suite asks with `evaluation.efficiency: true`.
+# Only for runs whose suite asks with `evaluation.efficiency: true`. A process of its own, with all
+# threads.
 rule efficiency:
     input:
         checkpoint=timed_checkpoint_of,
@@ -47,5 +48,5 @@ rule efficiency:
     params:
         **of(layout.LATENCIES, "latency"),
     shell:
-        "python -m thanos.stages efficiency {params.spec:q} --place {params.place:q}"
+        "python -m thanos.stages.efficiency {params.spec:q} --place {params.place:q}"
         " --checkpoint {input.checkpoint:q} --output {output:q} > {log:q} 2>&1"

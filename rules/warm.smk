@@ -4,6 +4,7 @@
 
 
 onstart:
+    RESULTS.resolve().mkdir(parents=True, exist_ok=True)
     if (
         workflow.local_exec
         and DeploymentMethod.CONDA
