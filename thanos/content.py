@@ -32,22 +32,36 @@ def file_hash(file: Path, *, anew: bool = False) -> str:
     """
     if anew:
         return _hash(file)
-    path = str(file.resolve())
-    status = os.stat(path)  # noqa: PTH116 (the path is a string already)
-    stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-    if remembered := _recall(path, stamp, status.st_size):
+    path, status = str(file.resolve()), file.stat()
+    if remembered := _recall(path, _stamp(status), status.st_size):
         return remembered
-    settled = time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED_SECONDS
+    settled = _is_settled(status)
     found = _hash(file)
-    if settled and os.stat(path).st_mtime_ns == status.st_mtime_ns:  # noqa: PTH116
-        _remember(path, stamp, found, status.st_size)
+    if settled and _stamp(file.stat()) == _stamp(status):
+        _remember(path, _stamp(status), found, status.st_size)
     return found
+
+
+def remember_moved(file: Path, found: str) -> None:
+    """Remember the hash of a file that was hashed before it was moved to where it is."""
+    status = file.stat()
+    if _is_settled(status):
+        _remember(str(file.resolve()), _stamp(status), found, status.st_size)
 
 
 def folder_hash(folder: Path, files: Iterable[Path]) -> str:
     """The sha256 over the names, relative to `folder`, and contents of some of its files."""
     lines = sorted(f"{file.relative_to(folder).as_posix()} {file_hash(file)}" for file in files)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _stamp(status: os.stat_result) -> str:
+    """What changes whenever the content does."""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+
+def _is_settled(status: os.stat_result) -> bool:
+    return time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED_SECONDS
 
 
 def _hash(file: Path) -> str:

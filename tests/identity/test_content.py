@@ -110,6 +110,16 @@ def test_a_damaged_memory_is_not_believed(tmp_path, cache, monkeypatch, damage):
     assert file_hash(file) == true_hash(file)
 
 
+def test_a_file_that_was_moved_is_not_read_again(tmp_path, cache, reads, monkeypatch):
+    file = written(tmp_path)
+    aged(monkeypatch)
+    found = file_hash(file)
+    moved = file.rename(tmp_path / "moved")
+    content.remember_moved(moved, found)
+    assert file_hash(moved) == true_hash(moved)
+    assert reads == [file]
+
+
 def test_anew_reads_whatever_is_remembered(tmp_path, cache, reads, monkeypatch):
     file = written(tmp_path)
     aged(monkeypatch)

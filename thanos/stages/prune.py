@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..artifacts import verify_manifest, write_json, write_manifest
 from ..command import run_command, stage_parser
+from ..content import remember_moved
 from ..device import computing_dtype, resolve_device, used
 from ..errors import UserError
 from ..identity import Place, PruningSpec
@@ -83,8 +84,6 @@ def prune(
     )
     check_layers(spec, model)
     layers = _prune_blocks(spec, place, model, windows, finished, device, work)
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    _write_checkpoint(folder, finished, tokenizer, work / "checkpoint", checkpoint)
     facts = {
         "spec": spec.to_json(),
         "calibration": drawn,
@@ -92,7 +91,7 @@ def prune(
             began, found, place=place, used=used(device, dtype or model.storage_dtype)
         ),
     }
-    manifest = write_manifest(checkpoint, facts)
+    manifest = _write_checkpoint(folder, finished, tokenizer, facts, work, checkpoint)
     return {
         **_summary(layers),
         "seconds": time.perf_counter() - started,
@@ -219,14 +218,21 @@ def _write_checkpoint(
     source: Path,
     finished: FinishedBlocks,
     tokenizer: PreTrainedTokenizerBase,
-    temporary: Path,
+    facts: dict[str, Any],
+    work: Path,
     checkpoint: Path,
-) -> None:
-    """Write the whole folder but its manifest, without which it does not count as complete."""
+) -> dict[str, Any]:
+    """Write the whole folder in place of an older one, and return its manifest."""
+    temporary = work / "checkpoint"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     copy_checkpoint(source, finished.tensors, tokenizer, temporary)
+    manifest = write_manifest(temporary, facts)
+    shutil.rmtree(checkpoint, ignore_errors=True)
     temporary.rename(checkpoint)
+    for name, file in manifest["files"].items():
+        remember_moved(checkpoint / name, file["sha256"])
+    return manifest
 
 
 def _layer_row(layer: LayerRecord) -> dict[str, Any]:
