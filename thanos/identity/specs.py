@@ -89,7 +89,7 @@ class ModelSpec(Spec):
         """What token ids depend on; the configuration says how long a window may be."""
         values: dict[str, Any] = {"description": self.description}
         if self.on_hub:
-            values = {"path": self.path, "revision": self.revision}
+            values = {"path": self.path, "revision": self.revision or "main"}
         return {**values, **({"trust_remote_code": True} if self.trust_remote_code else {})}
 
 
