@@ -21,7 +21,7 @@ sys.path.insert(0, workflow.basedir)  # the project itself, whatever is installe
 
 from thanos import layout
 from thanos.identity.fingerprints import items_fingerprint, stage_fingerprint
-from thanos.identity.specs import ID
+from thanos.identity.spec import ID
 from thanos.workflow import resources
 from thanos.errors import UserError
 from thanos.testbed.continuations import TESTBED_TASK

@@ -15,7 +15,7 @@ from thanos.config.schema import (
     MethodConfig,
     ModelConfig,
 )
-from thanos.identity.specs import digest
+from thanos.identity.spec import digest
 from thanos.pruning.patterns import SemiStructured
 from thanos.reporting.frame import Collected, collect
 from thanos.reporting.run_files import RunFiles, read_listing

@@ -7,7 +7,7 @@ import pytest
 from thanos.config import Config, RunBuilder, dumps, options, refuse_unused, resolve
 from thanos.errors import UserError
 from thanos.identity import EvaluationSpec
-from thanos.identity.specs import digest, read_spec
+from thanos.identity.spec import digest, read_spec
 from thanos.paths import PROJECT
 
 

@@ -14,7 +14,7 @@ from thanos.config import RunBuilder, refuse_unused, resolve
 from thanos.errors import UserError
 from thanos.identity import PruningSpec
 from thanos.identity.fingerprints import fingerprint, stage_fingerprint
-from thanos.identity.specs import read_spec
+from thanos.identity.spec import read_spec
 from thanos.paths import PROJECT
 from thanos.provenance import provenance
 from thanos.stages.explain import explain, find_record

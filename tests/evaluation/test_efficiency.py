@@ -24,7 +24,7 @@ from thanos.evaluation.efficiency import (
 from thanos.evaluation.synthetic import FAMILIES
 from thanos.identity import LatencySpec
 from thanos.identity.fingerprints import fingerprint
-from thanos.identity.specs import read_spec
+from thanos.identity.spec import read_spec
 from thanos.models import load_model, prune_model
 from thanos.pruning import parse_pattern, prune_weight
 from thanos.stages import speed

@@ -19,7 +19,8 @@ from ..identity import (
     WindowsSpec,
 )
 from ..identity.models import local_model
-from ..identity.specs import DENSE, digest, slug
+from ..identity.spec import digest, slug
+from ..identity.specs import DENSE
 from ..models.location import is_hub_id
 from ..paths import model_folder
 from ..pruning.composition import default_block_size
@@ -113,9 +114,8 @@ class RunBuilder:
             source = config.calibration
             path = source.path if choices.calibrates_on_file else None
             text = self._text(source.source, path, "calibration")
-            calibration = CalibrationSpec(
-                model, text, source.windows, config.model.context, config.seed
-            )
+            context = config.model.context
+            calibration = CalibrationSpec(model, text, context, source.windows, config.seed)
         given = config.method
         block_size = given.block_size or default_block_size(pattern)
         return PruningSpec(

@@ -21,16 +21,15 @@ from ..testbed.continuations import TASKS_FOLDER, TESTBED_TASK
 from .code import source_hashes
 from .models import description_hash, weights_hash
 from .place import Place
+from .spec import Spec, digest
 from .specs import (
     CalibrationSpec,
     EvaluationSpec,
     LatencySpec,
     ModelSpec,
     PruningSpec,
-    Spec,
     TextSpec,
     WindowsSpec,
-    digest,
 )
 
 _TOKENS = ("tokenizers", "transformers")

@@ -1,57 +1,19 @@
 """Four things are made, each of exactly its spec: tokens, pruned models, windows, evaluations.
 
-A spec is plain, frozen data. The hash of its identity names the folder of what is made of it, so
-that the same thing in two suites is one thing. Paths are no part of an identity: a file is what it
-holds, wherever it lies, and a model on the hub is its id and revision. Labels are none either.
+The same thing in two suites is one thing. A local model or text is what it holds; a model on the
+hub is its id and revision.
 """
 
-import dataclasses
-import hashlib
-import json
-import re
-import types
-import typing
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from ..artifacts import read_json
-from ..errors import UserError
 from ..pruning.composition import METHODS, Method, compose
-from ..pruning.patterns import Pattern, Unstructured, parse_pattern
+from ..pruning.patterns import Pattern, Unstructured
+from .spec import Spec
 
-# Of a folder's name: what it is, readable, and twelve digits of the identity's hash.
-ID = r"[A-Za-z0-9][A-Za-z0-9._-]*-[0-9a-f]{12}"
 DENSE = "dense"
-
-AnySpec = TypeVar("AnySpec", bound="Spec")
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What one thing is of."""
-
-    def identity(self) -> dict[str, Any]:
-        """JSON values that distinguish this thing from all others of its kind."""
-        return {name: _identity(value) for name, value in self._values()}
-
-    @property
-    def readable(self) -> str:
-        """The part of the folder's name that people read."""
-        raise NotImplementedError
-
-    @cached_property
-    def id(self) -> str:
-        """The name of the folder of what is made of this spec."""
-        return f"{slug(self.readable)}-{digest(self.identity())}"
-
-    def to_json(self) -> dict[str, Any]:
-        """The whole spec, paths included, as JSON values; `read_spec` reads it."""
-        return {name: _plain(value) for name, value in self._values()}
-
-    def _values(self) -> list[tuple[str, Any]]:
-        return [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)]
 
 
 @dataclass(frozen=True)
@@ -120,56 +82,51 @@ class TextSpec(Spec):
 
 
 @dataclass(frozen=True)
-class CalibrationSpec(Spec):
-    """Calibration tokens: windows drawn at random from a source.
+class _TokensSpec(Spec):
+    """Windows of token ids.
 
     Attributes:
         model: whose tokenizer cuts them; its weights do not matter.
         text: the source.
-        windows: how many.
         context: tokens per window, capped by what the model supports.
-        seed: of the draw.
     """
 
     model: ModelSpec
     text: TextSpec
-    windows: int
     context: int
-    seed: int
 
     @property
     def readable(self) -> str:
+        """The source's name."""
         return self.text.source
 
     def identity(self) -> dict[str, Any]:
-        """Tokenizer, source and draw."""
+        """Tokenizer, source, length and what a kind adds."""
         return {**super().identity(), "model": self.model.tokenizer()}
 
 
 @dataclass(frozen=True)
-class WindowsSpec(Spec):
+class CalibrationSpec(_TokensSpec):
+    """Calibration tokens: windows drawn at random from a source.
+
+    Attributes:
+        windows: how many.
+        seed: of the draw.
+    """
+
+    windows: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class WindowsSpec(_TokensSpec):
     """Evaluation windows: a corpus cut from its beginning.
 
     Attributes:
-        model: whose tokenizer cuts them; its weights do not matter.
-        text: the corpus.
-        context: tokens per window, capped by what the model supports.
         max_windows: how many at the most; None: all, or what the corpus' protocol says.
     """
 
-    model: ModelSpec
-    text: TextSpec
-    context: int
     max_windows: int | None
-
-    @property
-    def readable(self) -> str:
-        """The corpus' name."""
-        return self.text.source
-
-    def identity(self) -> dict[str, Any]:
-        """Tokenizer, corpus, length and number."""
-        return {**super().identity(), "model": self.model.tokenizer()}
 
 
 @dataclass(frozen=True)
@@ -281,69 +238,3 @@ class LatencySpec(Spec):
     @property
     def readable(self) -> str:
         return self.pruning.readable
-
-
-def read_spec(kind: type[AnySpec], text: str) -> AnySpec:
-    """Read a command's spec: JSON, or a result that was made of it, whose `spec` is read.
-
-    Raises:
-        UserError: it is neither, or a result that is damaged.
-    """
-    try:
-        inline = text.lstrip().startswith("{")
-        values = json.loads(text if inline else Path(text).read_text(encoding="utf-8"))
-        if not inline:
-            values = read_json(Path(text))  # the same, if it is not damaged
-        spec: AnySpec = _parsed(kind, values.get("spec", values))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{text[:80]} is no {kind.__name__} ({type(error).__name__}: {error}); give its JSON, "
-            "or a file with it under the key spec"
-        ) from error
-    return spec
-
-
-def digest(values: Any) -> str:
-    """Twelve hexadecimal digits that identify JSON values, whatever the order of the keys."""
-    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-
-def slug(text: str) -> str:
-    """A text as part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "unnamed"
-
-
-def _identity(value: Any) -> Any:
-    if isinstance(value, Spec):
-        return value.id
-    return [_identity(item) for item in value] if isinstance(value, tuple) else _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Spec):
-        return value.to_json()
-    if isinstance(value, Pattern):
-        return str(value)
-    if isinstance(value, Method):
-        return dataclasses.asdict(value)
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _parsed(kind: Any, value: Any) -> Any:
-    """The inverse of `_plain`, by the type that a field has."""
-    if kind is Pattern:
-        return parse_pattern(value)
-    if isinstance(kind, types.UnionType):  # the first that has all of the value's keys
-        known = [one for one in typing.get_args(kind) if dataclasses.is_dataclass(one)]
-        for one in known if isinstance(value, dict) else ():
-            if value.keys() <= {field.name for field in dataclasses.fields(one)}:
-                return _parsed(one, value)
-        return value
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        given = {name: _parsed(hints[name], item) for name, item in value.items()}
-        return typing.cast(Any, kind)(**given)
-    if typing.get_origin(kind) is tuple:
-        return tuple(_parsed(typing.get_args(kind)[0], item) for item in value)
-    return value

@@ -16,7 +16,7 @@ from ..data.sources import calibration_documents
 from ..data.windows import documents_hash, sample_windows, tokens_hash
 from ..identity import CalibrationSpec, Place
 from ..identity.fingerprints import fingerprint
-from ..identity.specs import read_spec
+from ..identity.spec import read_spec
 from ..opening import checked_text, open_tokenizer, window_length
 from ..provenance import provenance
 

@@ -16,7 +16,7 @@ from ..data.sources import evaluation_max_windows, evaluation_text
 from ..data.windows import cut_windows, text_hash, tokenizer_hash, tokens_hash
 from ..identity import Place, WindowsSpec
 from ..identity.fingerprints import fingerprint
-from ..identity.specs import read_spec
+from ..identity.spec import read_spec
 from ..opening import checked_text, open_tokenizer, window_length
 from ..provenance import provenance
 

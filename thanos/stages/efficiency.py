@@ -30,7 +30,7 @@ from ..evaluation.efficiency import (
 )
 from ..identity import LatencySpec, Place
 from ..identity.fingerprints import fingerprint
-from ..identity.specs import read_spec
+from ..identity.spec import read_spec
 from ..models import load_model
 from ..opening import open_dense, window_length
 from ..provenance import provenance

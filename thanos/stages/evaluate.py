@@ -24,7 +24,7 @@ from ..evaluation.quantization import QuantizedBlocks, quantize_model
 from ..evaluation.zero_shot import TaskResult, WordPerplexityResult, check_tokenizer, zero_shot
 from ..identity import EvaluationSpec, Place
 from ..identity.fingerprints import Fingerprint, fingerprint
-from ..identity.specs import read_spec
+from ..identity.spec import read_spec
 from ..models import StreamedBlocks, hidden_states, load_model, logits_by_blocks
 from ..models.location import weight_files
 from ..opening import dense_folder, open_tokenizer

@@ -25,7 +25,7 @@ from ..device import computing_dtype, resolve_device, used
 from ..errors import UserError
 from ..identity import Place, PruningSpec
 from ..identity.fingerprints import Fingerprint, fingerprint
-from ..identity.specs import read_spec
+from ..identity.spec import read_spec
 from ..models import (
     FinishedBlocks,
     LayerRecord,

@@ -10,7 +10,7 @@ from ..config import Run
 from ..errors import UserError
 from ..identity import Place, Spec
 from ..identity.fingerprints import Fingerprint, fingerprint
-from ..identity.specs import digest
+from ..identity.spec import digest
 from .suites import Suite, load_suite, suite_names
 
 
