@@ -20,7 +20,7 @@ from snakemake.settings.types import DeploymentMethod
 sys.path.insert(0, workflow.basedir)  # the project itself, whatever is installed
 
 from thanos import layout
-from thanos.identity.fingerprints import items_fingerprint, stage_fingerprint
+from thanos.identity.fingerprints import stage_fingerprint
 from thanos.identity.spec import ID
 from thanos.workflow import resources
 from thanos.errors import UserError

@@ -11,7 +11,7 @@ rule continuations:
     conda:
         "../envs/thanos.yaml"
     params:
-        source=lambda wildcards: items_fingerprint().parameters(),
+        source=code("continuations"),
     shell:
         "python -m thanos.stages.continuations --output {output:q} > {log:q} 2>&1"
 

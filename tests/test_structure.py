@@ -35,7 +35,7 @@ ALLOWED = {
     "config": {"identity", "content", "data", "errors", "models", "paths", "pruning"},
     "workflow": {
         *("config", "identity", "artifacts", "command", "data", "errors", "evaluation"),
-        *("layout", "models", "opening", "paths", "pruning"),
+        *("layout", "models", "opening", "paths", "pruning", "testbed"),
     },
     "device": {"errors", "workflow"},
 }

@@ -1,6 +1,7 @@
 """Each corpus and task is measured once, kept, and measured again when its causes have changed."""
 
 import json
+import shutil
 
 import pytest
 
@@ -160,3 +161,20 @@ def test_the_weights_that_were_measured_are_a_cause(measure, dense_folder):
     second = measure("ptb", checkpoint=other)
     assert measure.measured == ["perplexity"]
     assert second["corpora"]["ptb"]["perplexity"] != first["corpora"]["ptb"]["perplexity"]
+
+
+def test_what_describes_a_pruned_model_is_a_cause_too(measure, dense_folder, tmp_path):
+    """A hub model's configuration or tokenizer can change while the pruned weights stay."""
+    measure.given = [key for key in measure.given if key != "method=dense"]
+    measure.given += ["method=magnitude", "layer_errors=false"]
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(dense_folder, checkpoint)
+    write_manifest(checkpoint, {})
+    (measure("ptb", checkpoint=checkpoint), measure("ptb", checkpoint=checkpoint))
+    assert measure.measured == []
+    file = checkpoint / "config.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps({**values, "description": "another"}))
+    write_manifest(checkpoint, {})
+    measure("ptb", checkpoint=checkpoint)
+    assert measure.measured == ["perplexity"]

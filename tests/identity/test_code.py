@@ -7,7 +7,7 @@ import pytest
 
 from thanos.config import RunBuilder, resolve
 from thanos.identity import EvaluationSpec, Place, code, fingerprints
-from thanos.identity.fingerprints import fingerprint, items_fingerprint, stage_fingerprint
+from thanos.identity.fingerprints import fingerprint, stage_fingerprint
 
 METHODS = ("magnitude", "wanda", "sparsegpt", "thanos")
 REPORTING = ("collect", "tabulate", "plot", "report")
@@ -66,7 +66,7 @@ def forget() -> None:
 def asked(specs) -> dict[str, object]:
     found = {name: fingerprint(spec, Place()).code for name, spec in specs.items()}
     found |= {stage: stage_fingerprint(stage).code for stage in REPORTING}
-    return {**found, "items": items_fingerprint().code}
+    return {**found, "items": stage_fingerprint("continuations").code}
 
 
 def edit(package: Path, module: str, old: str, new: str) -> None:

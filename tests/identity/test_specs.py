@@ -1,8 +1,12 @@
 """What names a thing: what it is of, in whatever way that is spelt."""
 
+import shutil
+
 import pytest
 
 from thanos.config import RunBuilder, resolve
+from thanos.identity.models import local_model
+from thanos.paths import PROJECT
 
 
 def ids(*overrides: str) -> tuple[str, ...]:
@@ -40,3 +44,25 @@ def test_another_spelling_is_the_same_thing(one, other):
 )
 def test_another_thing_has_another_name(one, other):
     assert ids(*one)[0] != ids(*other)[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "merges.txt", "vocab.bpe", "qwen.tiktoken", "own.py"]
+)
+def test_whatever_may_describe_a_model_is_part_of_it(tmp_path, name):
+    folder = tmp_path / "model"
+    shutil.copytree(PROJECT / "thanos" / "testbed" / "models" / "doc-llama", folder)
+    before = local_model(str(folder), False)
+    with (folder / name).open("a") as file:
+        file.write(" ")
+    after = local_model(str(folder), False)
+    assert (before.weights, before.description == after.description) == (after.weights, False)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "README.md", ".gitattributes", "weights.gguf"])
+def test_what_neither_weighs_nor_describes_is_none(tmp_path, name):
+    folder = tmp_path / "model"
+    shutil.copytree(PROJECT / "thanos" / "testbed" / "models" / "doc-llama", folder)
+    before = local_model(str(folder), False)
+    (folder / name).write_text("{}")
+    assert local_model(str(folder), False) == before

@@ -17,7 +17,7 @@ from ..content import file_hash
 from ..data.sources import corpus_packages, public_file
 from ..errors import UserError
 from ..models.location import hub_commit, mirrored_folder
-from ..testbed.continuations import TASKS_FOLDER, TESTBED_TASK
+from ..testbed.continuations import TASKS_FOLDER
 from .code import source_hashes
 from .models import description_hash, weights_hash
 from .place import Place
@@ -35,6 +35,17 @@ from .specs import (
 _TOKENS = ("tokenizers", "transformers")
 _TENSORS = ("numpy", "safetensors", "torch", "transformers")
 _TASKS = (*_TENSORS, "datasets", "lm-eval", "tokenizers")
+_FRAMES = ("numpy", "pandas")
+# Of the stages that make nothing of a spec.
+_LIBRARIES = {
+    "collect": _FRAMES,
+    "continuations": corpus_packages(),
+    "plot": (*_FRAMES, "matplotlib", "scipy"),
+    "report": _FRAMES,
+    "tabulate": (*_FRAMES, "scipy"),
+    "timing": _TENSORS,
+    "train_testbed": (*_TENSORS, "tokenizers", *corpus_packages()),
+}
 # What walking a model imports for who prunes it, and nobody else runs.
 _PRUNING = ("thanos.pruning.statistics",)
 
@@ -77,14 +88,10 @@ def fingerprint(spec: Spec, place: Place) -> Fingerprint:
     return _OF[type(spec)](spec, place)
 
 
-def stage_fingerprint(stage: str, *packages: str) -> Fingerprint:
-    """The fingerprint of what a stage makes of other results alone."""
-    return Fingerprint(source_hashes(f"thanos.stages.{stage}"), _versions(*packages))
-
-
-def items_fingerprint() -> Fingerprint:
-    """The fingerprint of the items of the testbed's task."""
-    return stage_fingerprint("continuations", *corpus_packages())
+def stage_fingerprint(stage: str) -> Fingerprint:
+    """The fingerprint of what a stage makes without a spec, of other results say."""
+    versions = _versions(*_LIBRARIES.get(stage, _TENSORS))
+    return Fingerprint(source_hashes(f"thanos.stages.{stage}"), versions)
 
 
 def _of_calibration(spec: CalibrationSpec, place: Place) -> Fingerprint:
@@ -187,8 +194,8 @@ def _text(spec: TextSpec, use: str, place: Place) -> tuple[dict[str, str], tuple
 def _task(task: str, place: Place) -> dict[str, str]:
     from ..evaluation.benchmarks import task_file
 
-    if task == TESTBED_TASK:
-        return {f"task {task}": file_hash(TASKS_FOLDER / f"{task}.yaml")}
+    if (own := TASKS_FOLDER / f"{task}.yaml").is_file():
+        return {f"task {task}": file_hash(own)}
     file = None if place.mirror is None else task_file(task, Path(place.mirror))
     if place.mirror is not None and file is None:
         return {f"task {task}": "not in the mirror"}

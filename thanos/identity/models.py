@@ -7,7 +7,11 @@ from ..content import folder_hash
 from ..models.location import listed_weight_files
 from .specs import ModelSpec
 
-_DESCRIPTIONS = ("*.json", "*.jinja", "*.model", "*.py", "*.txt")
+# Weights in any form, and texts for people: all else may say how the model works.
+_NO_DESCRIPTION = {
+    *(".safetensors", ".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".pt", ".pth"),
+    *(".csv", ".md", ".pdf", ".png"),
+}
 # Where the weights lie, and what pruning wrote of its making: neither describes the model.
 _APART = (MANIFEST, "model.safetensors.index.json")
 
@@ -23,8 +27,8 @@ def weights_hash(folder: Path) -> str:
 
 def description_hash(folder: Path) -> str:
     """The hash of configuration, tokenizer and the model's own Python files."""
-    found = {file for pattern in _DESCRIPTIONS for file in folder.glob(pattern)}
-    return folder_hash(folder, [f for f in found if f.is_file() and f.name not in _APART])
+    found = (f for f in folder.glob("[!.]*") if f.is_file() and f.name not in _APART)
+    return folder_hash(folder, [f for f in found if f.suffix not in _NO_DESCRIPTION])
 
 
 def local_model(path: str, trust_remote_code: bool) -> ModelSpec:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..artifacts import atomic_folder, write_manifest
 from ..command import parser, run_command
-from ..identity.fingerprints import items_fingerprint
+from ..identity.fingerprints import stage_fingerprint
 from ..provenance import provenance
 from ..testbed.continuations import DATA_FILE, make_items, write_items
 from ..testbed.corpus import corpus_hash, extract
@@ -16,7 +16,7 @@ from ..testbed.corpus import corpus_hash, extract
 
 def write_task(folder: Path) -> None:
     """Write the items and their manifest to `folder`."""
-    started, found = time.time(), items_fingerprint()
+    started, found = time.time(), stage_fingerprint("continuations")
     documents = list(extract("heldout"))
     with atomic_folder(folder) as temporary:
         write_items(make_items(documents), temporary / DATA_FILE)

@@ -95,9 +95,8 @@ class _Evaluation:
         self.causes: dict[str, str] = {}
         if checkpoint is not None:
             manifest = verify_manifest(checkpoint, maker="rule prune")
-            for name, file in manifest["files"].items():
-                if name.endswith(".safetensors"):
-                    self.causes[f"pruned {name}"] = file["sha256"]
+            files = manifest["files"].items()  # configuration and tokenizer count as well
+            self.causes = {f"pruned {name}": file["sha256"] for name, file in files}
         self.folder = checkpoint or dense_folder(spec.base, place)
         self.windows = dict(zip(spec.windows, inputs.windows, strict=True))
         self._blocks: StreamedBlocks | None = None

@@ -9,8 +9,9 @@ from typing import Any
 from .. import layout
 from ..artifacts import CHECKSUM, MANIFEST, read_json, verify_manifest, verify_text
 from ..errors import UserError
-from ..identity.fingerprints import Fingerprint, fingerprint, items_fingerprint, stage_fingerprint
+from ..identity.fingerprints import Fingerprint, fingerprint, stage_fingerprint
 from ..identity.specs import EvaluationSpec
+from ..testbed.continuations import TESTBED_TASK
 from .catalog import Thing, listing, things_of
 from .suites import Suite
 
@@ -63,8 +64,9 @@ class Verification:
             for (of, _), thing in self.things.items():
                 if of == kind:
                     yield from self._thing(thing)
-        if any("doc_continuation" in run.evaluation.tasks for run in self.suite.runs):
-            yield from self._folder(self.results / layout.CONTINUATIONS, items_fingerprint())
+        if any(TESTBED_TASK in run.evaluation.tasks for run in self.suite.runs):
+            items = self.results / layout.CONTINUATIONS
+            yield from self._folder(items, stage_fingerprint("continuations"))
         yield from self._suite()
         yield from self._orphans()
 
