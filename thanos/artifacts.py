@@ -18,6 +18,7 @@ from typing import Any
 
 from .content import file_hash
 from .errors import UserError
+from .untrusted import inside, parse_json
 
 MANIFEST = "manifest.json"
 SEAL = "content_sha256"  # last key of a JSON file: the hash of the rest
@@ -123,10 +124,10 @@ def read_json(path: Path, *, sealed: bool = False) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        values = json.loads(text)
+        values = parse_json(text)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except ValueError:
         raise UserError(f"{path} is damaged; delete it and run its rule again") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} does not hold a JSON object; delete it and run its rule again")
@@ -175,14 +176,24 @@ def verify_manifest(folder: Path, maker: str, *, anew: bool = False) -> dict[str
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder} has no {MANIFEST}: it is not complete; {remedy}")
     manifest = read_json(folder / MANIFEST, sealed=True)
-    for name, expected in manifest["files"].items():
-        file = folder / name
+    for file, size, digest in _listed(folder, manifest, remedy):
         if not file.is_file():
             raise UserError(f"{file} is missing; {remedy}")
-        same_size = file.stat().st_size == expected["bytes"]
-        if not same_size or file_hash(file, anew=anew) != expected["sha256"]:
+        if file.stat().st_size != size or file_hash(file, anew=anew) != digest:
             raise UserError(f"{file} is damaged: its content differs from the manifest; {remedy}")
     return manifest
+
+
+def _listed(folder: Path, manifest: dict[str, Any], remedy: str) -> list[tuple[Path, int, str]]:
+    """Path, size and hash of every file that a manifest lists."""
+    try:
+        return [
+            (inside(folder, name), facts["bytes"], facts["sha256"])
+            for name, facts in manifest["files"].items()
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{folder / MANIFEST} lists no files ({reason:.200}); {remedy}") from error
 
 
 def _sealed(values: dict[str, Any]) -> str:

@@ -6,8 +6,13 @@ import errno
 class UserError(Exception):
     """Bad input: one line that says what was wrong, where (key, layer, file) and what to do.
 
-    Commands print the message without a traceback and exit with a non-zero status.
+    Commands print the message without a traceback and exit with a non-zero status. Names from
+    files may be in it: line breaks become spaces, and what a terminal would obey is spelt out.
     """
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.splitlines())
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
 
 
 def is_full_disk(error: BaseException) -> bool:

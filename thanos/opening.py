@@ -7,6 +7,7 @@ from .content import file_hash
 from .errors import UserError
 from .identity import ModelSpec, Place, TextSpec
 from .identity.models import description_hash, weights_hash
+from .models.context import longest_window
 from .models.location import local_folder, mirrored_folder
 
 if TYPE_CHECKING:  # a command that only asks where a model lies need not wait for these
@@ -69,8 +70,7 @@ def window_length(model: ModelSpec, context: int, place: Place) -> int:
 
     location = model_location(model, place)
     described = load_config(location, model.revision, model.trust_remote_code)
-    longest = getattr(described.get_text_config(), "max_position_embeddings", None)
-    return min(context, longest or context)
+    return min(context, longest_window(described.get_text_config(decoder=True)) or context)
 
 
 def _check_description(model: ModelSpec) -> None:

@@ -116,7 +116,7 @@ def test_a_name_that_the_folder_does_not_hold_is_refused(checkpoint, tmp_path, n
     manifest["checkpoint"][name] = "0" * 64
     write_json(tmp_path / "packed" / "manifest.json", manifest)
 
-    with pytest.raises(UserError, match=f"packed lacks {name}"):
+    with pytest.raises(UserError, match=f"packed lacks '{name}'"):
         main(["unpack", str(tmp_path / "packed"), str(tmp_path / "restored")])
     assert not (tmp_path / "restored").exists()
 

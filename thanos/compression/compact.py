@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from thanos.errors import UserError
 from thanos.models import LinearLayer, find_blocks, linear_layers
+from thanos.models.context import longest_window
 from thanos.models.experts import has_experts
 from thanos.models.replay import record, run_block
 
@@ -162,8 +163,8 @@ def _check_same(name: str, output: Tensor, expected: Tensor) -> None:
 
 
 def _probe_tokens(model: PreTrainedModel) -> Tensor:
-    text = model.config.get_text_config()
-    length = min(_PROBE_TOKENS, getattr(text, "max_position_embeddings", None) or _PROBE_TOKENS)
+    longest = longest_window(model.config.get_text_config(decoder=True))
+    length = min(_PROBE_TOKENS, longest or _PROBE_TOKENS)
     vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
     return torch.randint(vocabulary, (1, length), generator=torch.Generator().manual_seed(0))
 

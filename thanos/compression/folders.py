@@ -2,10 +2,12 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from thanos.artifacts import MANIFEST, atomic_folder, read_json, verify_manifest, write_manifest
 from thanos.content import file_hash
 from thanos.errors import UserError
+from thanos.untrusted import inside
 
 from .packing import FORMAT, VERSION, Sizes, pack_file, unpack_file
 
@@ -48,19 +50,19 @@ def pack_folder(source: Path, target: Path) -> Sizes:
 def unpack_folder(source: Path, target: Path) -> None:
     """Restore the folder that `pack_folder` was given at `target`, which must not exist.
 
+    All that is read has the hash that the manifest names before anything is written, and what is
+    restored has the hash of what was packed before it is moved to where it is wanted.
+
     Raises:
         UserError: not a packed folder, a damaged file, or a target that exists.
     """
-    files = _files(source, target)
+    _files(source, target)
     if not (source / MANIFEST).is_file() or read_json(source / MANIFEST).get("format") != FORMAT:
         raise UserError(f"{source} is not a packed folder; python -m thanos pack writes one")
     manifest = verify_manifest(source, maker="python -m thanos pack")
     with atomic_folder(target) as temporary:
-        for name, expected in manifest["checkpoint"].items():
-            packed = files.get(_SOURCE_MANIFEST if name == MANIFEST else name)
-            if packed is None:  # nor can a name lead out of the folder
-                raise UserError(f"{source} lacks {name}; pack the checkpoint again")
-            file = temporary / name
+        for name, packed, expected in _restored(source, manifest):
+            file = inside(temporary, name)
             file.parent.mkdir(parents=True, exist_ok=True)
             if name.endswith(_SUFFIX):
                 unpack_file(packed, file)
@@ -68,6 +70,20 @@ def unpack_folder(source: Path, target: Path) -> None:
                 shutil.copyfile(packed, file)
             if file_hash(file) != expected:
                 raise UserError(f"{packed} does not restore {name}: its content differs")
+
+
+def _restored(source: Path, manifest: dict[str, Any]) -> list[tuple[str, Path, str]]:
+    """Of every file to restore its name, the verified file it is packed in, and its hash."""
+    wanted = manifest.get("checkpoint")
+    if not isinstance(wanted, dict):
+        raise UserError(f"{source / MANIFEST} names no files to restore; pack the checkpoint again")
+    found = []
+    for name, expected in wanted.items():
+        packed = _SOURCE_MANIFEST if name == MANIFEST else name
+        if packed not in manifest["files"]:  # so a name that leads out is refused too
+            raise UserError(f"{source} lacks {name!r:.80}; pack the checkpoint again")
+        found.append((name, source / packed, expected))
+    return found
 
 
 def _files(source: Path, target: Path) -> dict[str, Path]:

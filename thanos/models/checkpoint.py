@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from thanos.errors import UserError, is_full_disk
+from thanos.untrusted import parse_json
 
 from .location import weight_files
 from .quiet import quiet
@@ -68,7 +69,7 @@ def _rewritten(source: Path) -> list[Path]:
 
 def _read_object(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = parse_json(file.read_bytes())
     except ValueError as error:
         raise UserError(f"{file} is no JSON ({error}); copy or download it again") from error
     if not isinstance(values, dict):

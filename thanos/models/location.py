@@ -1,7 +1,6 @@
 """Where a model lies: a local folder or a hub id, and which files hold its weights."""
 
 import functools
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from thanos.errors import UserError, is_full_disk
+from thanos.untrusted import inside, parse_json
 
 from .safetensors_layout import read_layout
 
@@ -128,8 +128,15 @@ def is_hub_id(path: str | Path) -> bool:
 
 
 def mirrored_folder(mirror: Path, name: str, revision: str | None) -> Path:
-    """Where a mirror keeps the hub's model `name`: one folder per revision."""
-    return mirror / "models" / name / (revision or "main")
+    """Where a mirror keeps the hub's model `name`: one folder per revision.
+
+    Raises:
+        UserError: name or revision lead out of the mirror.
+    """
+    try:
+        return inside(inside(mirror / "models", name), revision or "main")
+    except ValueError as error:
+        raise UserError(f"model {name} (revision {revision}): {error}") from error
 
 
 def fetch_model(
@@ -178,12 +185,15 @@ def listed_weight_files(folder: Path) -> list[Path]:
     index = folder / _INDEX
     if index.exists():
         try:
-            names = {*json.loads(index.read_text())["weight_map"].values()}
-            if not all(Path(name).name == name for name in names):
-                raise ValueError("it names files outside its folder")
+            names = {*parse_json(index.read_bytes(), unique=True)["weight_map"].values()}
+            files = sorted(inside(folder, name) for name in names)
+            if any(file.parent != folder for file in files):
+                raise ValueError("it names files in other folders")
+            return files
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UserError(f"weight index {index} is damaged; download the model again") from error
-        return [folder / name for name in sorted(names)]
+            raise UserError(
+                f"weight index {index} is damaged ({error!s:.200}); download the model again"
+            ) from error
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth"})
     if pickles:
         raise UserError(f"{folder} holds only {', '.join(pickles)}: {_CONVERT}")

@@ -4,7 +4,6 @@ The estimate is meant to lie a little above the truth. It imports neither torch 
 so that a workflow can ask for it while it is being planned.
 """
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -13,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from thanos.errors import UserError
+from thanos.untrusted import parse_json
 
+from .context import as_number, longest_window, text_part
 from .location import weight_files
 from .safetensors_layout import FLOAT_BYTES, StoredTensor, read_layout
 
@@ -102,8 +103,9 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
     hidden_size = Counter(side for _, shape in layers for side in shape).most_common(1)[0][0]
     widest = max(max(shape) for _, shape in layers)
     config = _configuration(folder)
-    tokens = min(work.tokens, _longest_window(config) or work.tokens)
-    chosen = config.get("num_experts_per_tok") or 0  # experts per token
+    tokens = min(work.tokens, longest_window(config) or work.tokens)
+    # Experts per token: not more than there are.
+    chosen = min(as_number(config.get("num_experts_per_tok")) or 0, len(layers))
     batch = min(work.windows, work.batch_size) * tokens
 
     block = max(sum(tensor.bytes for tensor in tensors) for tensors in blocks) * size // stored
@@ -200,13 +202,7 @@ def _input_groups(layers: Iterable[tuple[str, tuple[int, int]]]) -> list[int]:
 def _configuration(folder: Path) -> dict[str, Any]:
     """The configuration of the model's text part."""
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = parse_json((folder / "config.json").read_bytes())
     except (OSError, ValueError):
         return {}
-    return {**config, **(config.get("text_config") or {})}
-
-
-def _longest_window(config: dict[str, Any]) -> int | None:
-    """The context that the model's configuration allows."""
-    limits = (config.get("max_position_embeddings"), config.get("n_positions"))
-    return next((limit for limit in limits if isinstance(limit, int)), None)
+    return text_part(config) if isinstance(config, dict) else {}

@@ -5,7 +5,6 @@ offsets of each tensor) and the tensors' bytes. Nothing that a header says is be
 Nothing here imports torch: the memory plan reads shapes before anything heavy is loaded.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -13,15 +12,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from thanos.errors import UserError
+from thanos.untrusted import parse_json
 
 METADATA = "__metadata__"
 _LENGTH_BYTES = 8
 _LONGEST_HEADER = 100_000_000  # bytes; the library refuses longer ones
+_MOST_DIMENSIONS = 64  # as many as torch allows
 _CHUNK = 16 * 2**20
 
 # Bytes per element of the formats that weights are kept in.
 FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-# Of the others that fill whole bytes; a size that is not listed is not checked.
+# Of the others that fill whole bytes; what is not listed may have any size.
 _INTEGER_BYTES = {f"{kind}{8 * size}": size for kind in "IU" for size in (1, 2, 4, 8)}
 _EIGHT_BITS = ("BOOL", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
 _BYTES = FLOAT_BYTES | _INTEGER_BYTES | dict.fromkeys(_EIGHT_BITS, 1) | {"C64": 8}
@@ -96,10 +97,7 @@ def parse_header(file: Path, text: str) -> Header:
     """
     encoded = text.encode()
     head = len(encoded).to_bytes(_LENGTH_BYTES, "little") + encoded
-    try:
-        values = json.loads(text)
-    except RecursionError:
-        raise ValueError("header too deeply nested") from None
+    values = parse_json(text, unique=True)
     if not isinstance(values, dict):
         raise ValueError("header is no JSON object")
     metadata = values.pop(METADATA, {})
@@ -146,12 +144,18 @@ def damaged(file: Path, reason: str) -> UserError:
 def _stored(file: Path, data: int, name: str, entry: Any) -> StoredTensor:
     match entry:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]} if (
-            all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+            len(shape) <= _MOST_DIMENSIONS
+            and all(type(number) is int and 0 <= number < 2**63 for number in (*shape, begin, end))
             and begin <= end
-            and (dtype not in _BYTES or _BYTES[dtype] * prod(shape) == end - begin)
+            and _fits(dtype, prod(shape), end - begin)
         ):
             return StoredTensor(file, name, dtype, tuple(shape), data + begin, end - begin)
     raise ValueError(f"tensor {name!r:.80} has no sound dtype, shape and offsets")
+
+
+def _fits(dtype: str, elements: int, size: int) -> bool:
+    """Whether so many elements take `size` bytes; of a format not listed, a bit each at least."""
+    return elements * _BYTES[dtype] == size if dtype in _BYTES else elements <= 8 * size
 
 
 def _copy_bytes(source: BinaryIO, sink: BinaryIO, start: int, count: int) -> None:

@@ -12,6 +12,7 @@ from thanos.errors import UserError
 
 from .activations import gather_statistics
 from .blocks import check_layers, linear_layers
+from .context import longest_window
 from .heap import release_freed
 from .layer import LayerRecord, PruneLayer, prune_linear_layer
 from .progress import report_progress
@@ -106,7 +107,7 @@ def prune_model(
 def _checked_windows(model: PreTrainedModel, windows: Tensor | None) -> Tensor:
     if windows is None or windows.dim() != 2 or windows.numel() == 0:
         raise UserError("calibration needs at least one window of tokens")
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = longest_window(model.config.get_text_config(decoder=True))
     if limit is not None and windows.shape[1] > limit:
         raise UserError(
             f"calibration windows of {windows.shape[1]} tokens are longer than the model's "

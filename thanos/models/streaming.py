@@ -76,7 +76,11 @@ class StreamedBlocks:
 
     def hidden_bytes(self, tokens: int) -> int:
         """Bytes of the hidden states of that many tokens between two blocks."""
-        return tokens * self._model.config.get_text_config().hidden_size * self._dtype.itemsize
+        return (
+            tokens
+            * self._model.config.get_text_config(decoder=True).hidden_size
+            * self._dtype.itemsize
+        )
 
     def take(self, index: int, device: torch.device | str) -> nn.Module:
         """Read block `index` to `device`; pruned if it is among the finished ones."""
