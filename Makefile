@@ -63,5 +63,5 @@ lock:  ## resolve pyproject.toml anew and write envs/lock.txt
 	@mv .venv-lock/lock.txt envs/lock.txt && rm -rf .venv-lock
 
 clean:  ## remove results and caches, not the environment
-	@rm -rf $(addprefix results/,calibration windows pruned evaluations measurements latencies \
+	@rm -rf $(addprefix results/,models calibration windows pruned evaluations measurements latencies \
 		suites testbed tracking timing) .snakemake

@@ -8,6 +8,7 @@ report: "report/workflow.rst"
 
 include: "rules/common.smk"
 include: "rules/warm.smk"
+include: "rules/models.smk"
 include: "rules/tokens.smk"
 include: "rules/pruning.smk"
 include: "rules/evaluation.smk"

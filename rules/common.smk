@@ -49,12 +49,13 @@ THREADS = int(config.get("threads", 1))
 GPUS = int(config.get("gpus", 0))
 SNAKEMAKE_MB = 400  # of the two Snakemake processes inside a cluster's job
 
-CATALOG = Catalog(COMPOSED, QUICK)
+CATALOG = Catalog(COMPOSED, QUICK, models_dir=RESULTS / layout.MODELS)
 SUITES = suite_names()
 SUFFIX = "-quick" if QUICK else ""
 ASKED = []  # folders of the suites that are to be made
 STARTED = time.time()
 
+MODEL = f"{RESULTS}/{layout.MODELS}/{{model}}"
 CALIBRATION = f"{RESULTS}/{layout.CALIBRATION}/{{calibration}}"
 WINDOWS = f"{RESULTS}/{layout.WINDOWS}/{{windows}}"
 PRUNED = f"{RESULTS}/{layout.PRUNED}/{{pruned}}"
@@ -86,6 +87,7 @@ if workflow.is_main_process:
 
 
 wildcard_constraints:
+    model=ID,
     calibration=ID,
     windows=ID,
     pruned=ID,
@@ -162,6 +164,16 @@ def all_cores(_):
     """
     cores = workflow.resource_settings.cores
     return cores if cores and workflow.local_exec else THREADS
+
+
+def model_of(kind, wildcard):
+    """The model that something is of, where a job makes it; others are there, or fetched."""
+
+    def folder(wildcards):
+        model = thing(kind, wildcards[wildcard]).base
+        return f"{RESULTS}/{layout.MODELS}/{model.id}" if model.gguf else []
+
+    return folder
 
 
 def calibration_of(wildcards):

@@ -4,6 +4,7 @@
 # What is measured lies in a file of its own as soon as it is known, whatever becomes of the rest.
 rule evaluate:
     input:
+        model=model_of(layout.EVALUATIONS, "evaluation"),
         checkpoint=checkpoint_of,
         windows=windows_of,
         continuations=continuations_of,
@@ -33,6 +34,7 @@ rule evaluate:
 # threads.
 rule efficiency:
     input:
+        model=model_of(layout.LATENCIES, "latency"),
         checkpoint=timed_checkpoint_of,
     output:
         f"{LATENCY}/{layout.LATENCY}",

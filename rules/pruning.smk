@@ -3,6 +3,7 @@
 
 rule prune:
     input:
+        model=model_of(layout.PRUNED, "pruned"),
         calibration=calibration_of,
     output:
         checkpoint=(

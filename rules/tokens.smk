@@ -2,6 +2,8 @@
 
 
 rule calibration:
+    input:
+        model=model_of(layout.CALIBRATION, "calibration"),
     output:
         directory(CALIBRATION),
     log:
@@ -18,6 +20,8 @@ rule calibration:
 
 
 rule evaluation_windows:
+    input:
+        model=model_of(layout.WINDOWS, "windows"),
     output:
         directory(WINDOWS),
     log:

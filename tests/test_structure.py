@@ -30,7 +30,7 @@ ALLOWED = {
         *("artifacts", "content", "data", "errors", "evaluation", "models"),
         *("paths", "pruning", "testbed"),
     },
-    "opening": {"content", "errors", "identity", "models"},
+    "opening": {"artifacts", "content", "errors", "identity", "models"},
     "provenance": {"content", "identity", "paths"},
     "command": {"errors", "identity", "pruning"},
     "config": {"identity", "content", "data", "errors", "models", "paths", "pruning"},

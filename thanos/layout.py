@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+MODELS = "models"  # <id>/ of a model that is stored in a GGUF file, as safetensors
 CALIBRATION = "calibration"  # <id>/ of calibration tokens
 WINDOWS = "windows"  # <id>/ of the windows of one corpus
 PRUNED = "pruned"  # <id>/ with the record and the checkpoint

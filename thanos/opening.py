@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .artifacts import MANIFEST, verify_manifest
 from .content import file_hash
 from .errors import UserError
 from .identity import ModelSpec, Place, TextSpec
@@ -13,13 +14,22 @@ from .models.location import local_folder, mirrored_folder
 if TYPE_CHECKING:  # a command that only asks where a model lies need not wait for these
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+MAKER = "rule model"  # of safetensors of a GGUF file
+
 
 def model_location(model: ModelSpec, place: Place) -> str:
     """The model's folder, or its hub id if there is no mirror to look it up in.
 
     Raises:
-        UserError: the mirror has no such model.
+        UserError: the mirror has no such model, or safetensors of a GGUF file are not made yet.
     """
+    if model.gguf is not None:
+        if not (dequantized_folder(model, place) / MANIFEST).is_file():
+            raise UserError(
+                f"model {model.path} is not there as safetensors; `snakemake "
+                f"{dequantized_folder(model, place)}` makes them, and so does a run by hand"
+            )
+        return str(dequantized_folder(model, place))
     if not model.on_hub or place.mirror is None:
         return model.path
     folder = mirrored_folder(Path(place.mirror), model.path, model.revision)
@@ -29,6 +39,11 @@ def model_location(model: ModelSpec, place: Place) -> str:
             "`snakemake mirror` where there is network, or copy the model's folder there"
         )
     return str(folder)
+
+
+def dequantized_folder(model: ModelSpec, place: Place) -> Path:
+    """Where the safetensors of a model in a GGUF file lie, once they are made."""
+    return Path(place.models_dir) / model.id
 
 
 def dense_folder(model: ModelSpec, place: Place) -> Path:
@@ -43,7 +58,9 @@ def dense_folder(model: ModelSpec, place: Place) -> Path:
         weights=True,
         trust_remote_code=model.trust_remote_code,
     )
-    if not model.on_hub and model.weights != weights_hash(folder):
+    if model.gguf is not None:
+        verify_manifest(folder, MAKER)
+    elif not model.on_hub and model.weights != weights_hash(folder):
         raise UserError(_changed(folder))
     return folder
 
@@ -52,7 +69,7 @@ def open_tokenizer(model: ModelSpec, place: Place) -> "PreTrainedTokenizerBase":
     """The model's tokenizer."""
     from .models import load_tokenizer
 
-    _check_description(model)
+    _check_description(model, place)
     location = model_location(model, place)
     return load_tokenizer(location, model.revision, model.trust_remote_code)
 
@@ -73,7 +90,10 @@ def window_length(model: ModelSpec, context: int, place: Place) -> int:
     return min(context, longest_window(described.get_text_config(decoder=True)) or context)
 
 
-def _check_description(model: ModelSpec) -> None:
+def _check_description(model: ModelSpec, place: Place) -> None:
+    if model.gguf is not None:
+        verify_manifest(Path(model_location(model, place)), MAKER)
+        return
     folder = Path(model.path)
     if not model.on_hub and folder.is_dir() and model.description != description_hash(folder):
         raise UserError(_changed(folder))

@@ -1,6 +1,7 @@
 """Suites that are too large to run are checked as far as their jobs."""
 
 import pytest
+from gguf_file import write_gguf
 
 from .conftest import PROJECT, Workflow
 
@@ -27,6 +28,13 @@ def test_a_bad_override_is_refused_before_any_job(workflow):
     assert result.returncode != 0
     assert "unknown key 'method.dampening'" in result.stdout + result.stderr
     assert not workflow.results.exists()
+
+
+def test_a_model_in_a_gguf_file_is_made_once_for_all_runs(workflow, tmp_path):
+    write_gguf(tmp_path / "tiny.gguf")
+    model = f"model=hf model.path={tmp_path / 'tiny.gguf'} method=wanda,thanos pattern=2:4"
+    jobs = workflow.jobs("demo", overrides=f"{model} outlier_fraction=0")
+    assert (jobs["model"], jobs["prune"], jobs["evaluate"]) == (1, 2, 3)
 
 
 def test_timing_is_one_job(workflow):

@@ -9,10 +9,12 @@ from ..errors import UserError
 from ..pruning.composition import compose as compose_method
 from ..pruning.errors import PruningError
 from ..pruning.patterns import parse_pattern
-from .schema import Config
+from .schema import Config, ModelConfig
 from .usage import Choices
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of models and methods; also part of paths
+# A wheel of the package index, as a line of pip's requirements files.
+PACKAGE = rf"{NAME}==[A-Za-z0-9._+!-]+ --hash=sha256:[0-9a-f]{{64}}"
 QUANTIZATIONS = ("none", "int8", "int4")
 
 
@@ -28,6 +30,7 @@ def checked(config: Config) -> Config:
     for key, name in (("model.name", config.model.name), ("method.label", config.method.label)):
         if name and not re.fullmatch(NAME, name):
             raise UserError(f"{key} {name!r} must be made of letters, digits, '.', '_' and '-'")
+    _check_package(config.model)
     choices = choices_of(config)
     _check_source("calibration.source", config.calibration.source, (*SOURCES, *CONTRASTS))
     for corpus in config.evaluation.corpora:
@@ -92,6 +95,18 @@ def choices_of(config: Config) -> Choices:
 def _check_source(key: str, source: str, known: Sequence[str]) -> None:
     if source not in known:
         raise UserError(f"{key}: unknown {source!r}; known are {', '.join(known)}")
+
+
+def _check_package(model: ModelConfig) -> None:
+    """Check that a model in a package is pinned: the wheel for its download, the file by itself."""
+    if model.package is None:
+        return
+    if not re.fullmatch(PACKAGE, model.package):
+        raise UserError(
+            f"model.package is {model.package!r}; expected <name>==<version> --hash=sha256:<hash>"
+        )
+    if not re.fullmatch("[0-9a-f]{64}", model.gguf or ""):
+        raise UserError(f"model.gguf is {model.gguf!r}; expected the sha256 of {model.path}")
 
 
 def _check_choice(key: str, value: str, known: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from ..identity.models import local_model
 from ..identity.spec import digest, slug
 from ..identity.specs import DENSE
 from ..models.location import is_hub_id
+from ..models.wheels import GGUF
 from ..paths import model_folder
 from ..pruning.composition import default_block_size
 from ..pruning.patterns import Unstructured
@@ -68,7 +69,7 @@ class RunBuilder:
     """Makes runs of configurations; reads every model and text once for all of them."""
 
     models: dict[tuple[str, bool], ModelSpec] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)  # hashes
 
     def run(self, config: Config, overrides: Sequence[str] = ()) -> Run:
         """The run of a checked configuration.
@@ -135,13 +136,18 @@ class RunBuilder:
         )
 
     def _model(self, given: ModelConfig) -> ModelSpec:
+        if given.package is not None:
+            return ModelSpec(given.path, gguf=given.gguf, package=given.package)
+        file = Path(given.path).expanduser().absolute()
+        if file.suffix == GGUF and file.is_file():
+            return ModelSpec(str(file), gguf=self._hash(file))
         folder = model_folder(given.path)
         if folder is None:
             if not is_hub_id(given.path):
                 kind = "is a file" if Path(given.path).expanduser().exists() else "does not exist"
                 raise UserError(
-                    f"model.path: model folder {given.path} {kind}; give an existing folder or "
-                    "a hub id such as facebook/opt-125m"
+                    f"model.path: model folder {given.path} {kind}; give an existing folder, a "
+                    f"{GGUF} file or a hub id such as facebook/opt-125m"
                 )
             return ModelSpec(given.path, given.revision, given.trust_remote_code)
         key = (str(folder), given.trust_remote_code)
@@ -158,9 +164,12 @@ class RunBuilder:
         if not file.is_file():
             kind = "is a folder, not a file" if file.is_dir() else "does not exist"
             raise UserError(f"{use}.path: {path} {kind}; give the path of a text file")
-        if str(file) not in self.texts:
-            self.texts[str(file)] = file_hash(file)
-        return TextSpec(source, str(file), self.texts[str(file)])
+        return TextSpec(source, str(file), self._hash(file))
+
+    def _hash(self, file: Path) -> str:
+        if str(file) not in self.files:
+            self.files[str(file)] = file_hash(file)
+        return self.files[str(file)]
 
 
 def place_of(config: Config) -> Place:
@@ -168,6 +177,8 @@ def place_of(config: Config) -> Place:
     return Place(
         device=config.device,
         mirror=config.mirror and str(Path(config.mirror).expanduser().absolute()),
+        models_dir=config.models_dir,
+        model_file=config.model.file and str(Path(config.model.file).expanduser().absolute()),
         memory_budget=config.memory_budget,
         hidden_memory=config.hidden_memory,
         calibration_batch=config.calibration.batch_size,
@@ -178,7 +189,8 @@ def place_of(config: Config) -> Place:
 
 # Keys of a configuration that are the place's.
 PLACE_KEYS = (
-    *("device", "mirror", "memory_budget", "hidden_memory", "output_dir"),
+    *("device", "mirror", "memory_budget", "hidden_memory", "output_dir", "models_dir"),
+    "model.file",
     *("calibration.batch_size", "evaluation.batch_size", "evaluation.task_batch_size"),
     *("tracking", "tracking.mode", "tracking.project"),
 )

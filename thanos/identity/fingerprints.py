@@ -35,6 +35,7 @@ from .specs import (
 _TOKENS = ("tokenizers", "transformers")
 _TENSORS = ("numpy", "safetensors", "torch", "transformers")
 _TASKS = (*_TENSORS, "datasets", "lm-eval", "tokenizers")
+_GGUF = (*_TENSORS, "gguf", "tokenizers")
 _FRAMES = ("numpy", "pandas")
 # Of the stages that make nothing of a spec.
 _LIBRARIES = {
@@ -82,7 +83,8 @@ def fingerprint(spec: Spec, place: Place) -> Fingerprint:
     """The fingerprint of what a stage makes of `spec`.
 
     Args:
-        spec: of tokens, windows, a pruned model, a latency, or an evaluation or a part of one.
+        spec: of tokens, windows, a pruned model, a latency, an evaluation or a part of one, or a
+            model in a GGUF file.
         place: where the models and texts that are not local lie.
     """
     return _OF[type(spec)](spec, place)
@@ -92,6 +94,10 @@ def stage_fingerprint(stage: str) -> Fingerprint:
     """The fingerprint of what a stage makes without a spec, of other results say."""
     versions = _versions(*_LIBRARIES.get(stage, _TENSORS))
     return Fingerprint(source_hashes(f"thanos.stages.{stage}"), versions)
+
+
+def _of_model(spec: ModelSpec, place: Place) -> Fingerprint:
+    return Fingerprint(source_hashes("thanos.stages.dequantize"), _versions(*_GGUF))
 
 
 def _of_calibration(spec: CalibrationSpec, place: Place) -> Fingerprint:
@@ -138,6 +144,7 @@ def _of_evaluation(spec: EvaluationSpec, place: Place) -> Fingerprint:
 
 
 _OF: dict[type[Spec], Callable[[Any, Place], Fingerprint]] = {
+    ModelSpec: _of_model,
     CalibrationSpec: _of_calibration,
     WindowsSpec: _of_windows,
     PruningSpec: _of_pruning,
@@ -160,18 +167,24 @@ def _version(package: str) -> str:
 
 
 def _model(spec: ModelSpec, place: Place) -> dict[str, str]:
-    return _on_hub(spec, place, lambda folder: f"{description_hash(folder)}{weights_hash(folder)}")
+    return _behind(spec, place, lambda folder: f"{description_hash(folder)}{weights_hash(folder)}")
 
 
 def _tokenizer(spec: ModelSpec, place: Place) -> dict[str, str]:
-    return _on_hub(spec, place, description_hash)
+    return _behind(spec, place, description_hash)
 
 
-def _on_hub(spec: ModelSpec, place: Place, content: Callable[[Path], str]) -> dict[str, str]:
-    """What a hub model is today: the commit, or the content of its folder in the mirror."""
+def _behind(spec: ModelSpec, place: Place, content: Callable[[Path], str]) -> dict[str, str]:
+    """What a model that is no folder is today.
+
+    On the hub the commit, or the content of its folder in the mirror. Of a GGUF file what makes
+    safetensors of it: that is known before they are made.
+    """
+    name = f"model {spec.path}"
+    if spec.gguf is not None:
+        return {name: digest(asdict(fingerprint(spec, place)))}
     if not spec.on_hub:
         return {}
-    name = f"model {spec.path}"
     if place.mirror is None:
         return {name: hub_commit(spec.path, spec.revision) or "not on this machine"}
     folder = mirrored_folder(Path(place.mirror), spec.path, spec.revision)

@@ -15,6 +15,8 @@ class Place:
     Attributes:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         mirror: folder that takes the hub's place.
+        models_dir: folder of models that are stored in GGUF files, as safetensors.
+        model_file: wheel or GGUF file that takes the package index's place.
         memory_budget: bytes of temporaries while a layer is pruned; None: from what is free.
         hidden_memory: GiB of hidden states in memory; more lie in mapped files.
         calibration_batch: windows per forward pass of the calibration.
@@ -24,6 +26,8 @@ class Place:
 
     device: str = "auto"
     mirror: str | None = None
+    models_dir: str = "results/models"
+    model_file: str | None = None
     memory_budget: int | None = None
     hidden_memory: float = 8.0
     calibration_batch: int = 16

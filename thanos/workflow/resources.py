@@ -7,7 +7,7 @@ from ..identity import EvaluationSpec, LatencySpec, ModelSpec, Place, PruningSpe
 from ..models.location import cached_folder, weight_files
 from ..models.memory_plan import MIB, MemoryPlan, Statistics, Work, plan_memory
 from ..models.safetensors_layout import read_layout
-from ..opening import model_location
+from ..opening import dequantized_folder, model_location
 from ..pruning.patterns import Structured, Unstructured
 
 _PROGRAM = 800 * MIB  # interpreter and libraries
@@ -79,6 +79,8 @@ def _whole_models_mb(model: ModelSpec, place: Place, models: int) -> int | None:
 
 def _folder(model: ModelSpec, place: Place) -> Path | None:
     """The model's folder, looked for until it is there: a job may fetch it."""
+    if model.gguf is not None and not dequantized_folder(model, place).is_dir():
+        return None
     key = (model_location(model, place), model.revision)
     if key not in _folders and (folder := cached_folder(*key)) is not None:
         _folders[key] = folder

@@ -18,7 +18,7 @@ from .suites import Suite
 # From the gravest to the most harmless.
 KINDS = ("damaged", "missing", "stale", "orphaned")
 HOMES = (
-    *(layout.CALIBRATION, layout.WINDOWS, layout.PRUNED, layout.EVALUATIONS),
+    *(layout.MODELS, layout.CALIBRATION, layout.WINDOWS, layout.PRUNED, layout.EVALUATIONS),
     *(layout.MEASUREMENTS, layout.LATENCIES),
 )
 _TEXTS = ("results.csv", "layers.csv", "windows.csv", "report.html")
@@ -77,7 +77,7 @@ class Verification:
 
     def _thing(self, thing: Thing) -> Iterator[Finding]:
         place = self.results / thing.kind / thing.spec.id
-        if thing.kind in (layout.CALIBRATION, layout.WINDOWS):
+        if thing.kind in (layout.MODELS, layout.CALIBRATION, layout.WINDOWS):
             yield from self._folder(place, thing.fingerprint)
         elif thing.kind == layout.PRUNED:
             yield from self._pruned(place, thing)
@@ -197,7 +197,7 @@ def _named(listed: dict[str, Any]) -> set[str]:
     found: set[str] = set()
     for run in listed["runs"]:
         for kind in HOMES:
-            names = run[kind]
+            names = run.get(kind)  # lists of before models were among them have none
             found |= set(names) if isinstance(names, list) else {names}
     return found
 
