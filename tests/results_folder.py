@@ -57,6 +57,7 @@ class ResultsFolder:
         *,
         label: str = "",
         alpha: float = 0.0,
+        outlier_score: str = "exact",
         seed: int = 0,
         block_size: int | None = None,
         windows: int = 64,
@@ -82,6 +83,7 @@ class ResultsFolder:
             ),
             pattern=pattern,
             outlier_fraction=alpha,
+            outlier_score=outlier_score,
             seed=seed,
         )
         run = RunBuilder().run(config)

@@ -55,8 +55,7 @@ def prune(
     W, G = W.double(), G.double()
     c, b = W.shape
     chosen = Method(**{**vars(METHODS[method]), **choices})
-    exact = outlier_score == "exact" and chosen.update != "none"
-    rows = rows_to_prune(W, G, alpha, exact)
+    rows = rows_to_prune(W, G, alpha, exact=outlier_score == "exact")
     R = W[rows]
     if chosen.update != "none":
         R[:, G.diagonal() == 0] = 0

@@ -71,12 +71,30 @@ def test_a_transposed_weight_is_a_weight() -> None:
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_methods_without_update_need_no_gram_matrix(method: str, pattern: str) -> None:
     layer = random_layer(c=8, b=12, tokens=30)
-    result = prune_weight(
-        layer.W, layer.statistics(gram=False), method, pattern, outlier_fraction=0.1
-    )
-    expected = prune_weight(layer.W, layer.statistics(), method, pattern, outlier_fraction=0.1)
+    options = {"outlier_fraction": 0.1, "outlier_score": "separable"}
+    result = prune_weight(layer.W, layer.statistics(gram=False), method, pattern, **options)
+    expected = prune_weight(layer.W, layer.statistics(), method, pattern, **options)
     assert torch.equal(result.weight, expected.weight)
     assert result.damping is None
+
+
+@pytest.mark.parametrize("score", ["exact", "separable"])
+def test_every_method_keeps_the_same_rows(score: str) -> None:
+    layer = random_layer(c=40, b=24, tokens=60)
+    kept = []
+    for method in METHODS:
+        options = {"outlier_fraction": 0.2, "outlier_score": score}
+        result = prune_weight(layer.W, layer.statistics(), method, "2:4", **options)
+        kept.append((~result.mask.any(dim=1)).tolist())
+    assert sum(kept[0]) == 8
+    assert all(rows == kept[0] for rows in kept)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda"])
+def test_the_exact_score_of_rows_needs_the_gram_matrix(method: str) -> None:
+    layer = random_layer(c=8, b=12, tokens=30)
+    with pytest.raises(PruningError, match="accumulate them with gram=True"):
+        prune_weight(layer.W, layer.statistics(gram=False), method, "0.5", outlier_fraction=0.1)
 
 
 def test_magnitude_needs_no_statistics() -> None:

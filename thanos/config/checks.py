@@ -69,7 +69,7 @@ def checked(config: Config) -> Config:
     _check_choice("model.rare_experts", config.model.rare_experts, ("error", "magnitude"))
     _check_choice("tracking.mode", config.tracking.mode, ("offline", "online", "disabled"))
     _check_choice("evaluation.quantization", config.evaluation.quantization, QUANTIZATIONS)
-    _check_choice("method.outlier_score", config.method.outlier_score, ("exact", "separable"))
+    _check_choice("outlier_score", config.outlier_score, ("exact", "separable"))
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise UserError(f"device is {config.device!r}; expected auto, cpu, cuda or cuda:N")
     return config

@@ -45,7 +45,6 @@ class MethodConfig:
     metric: str | None = None
     scope: str | None = None
     update: str | None = None
-    outlier_score: str = "exact"
 
 
 @dataclass
@@ -83,6 +82,7 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     pattern: str = "0.5"
     outlier_fraction: float = 0.0
+    outlier_score: str = "exact"  # which rows stay dense, whatever the method; or "separable"
     seed: int = 0
     precision: str = "float32"
     layer_errors: bool = True

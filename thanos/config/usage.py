@@ -37,12 +37,6 @@ class Choices:
         return bool(by_method or config.outlier_fraction or config.layer_errors)
 
     @property
-    def ranks_by_gram(self) -> bool:
-        """Whether there are outlier rows that either score could choose."""
-        factor = self.method is not None and self.method.needs_factor
-        return factor and self.config.outlier_fraction > 0
-
-    @property
     def calibrates_on_file(self) -> bool:
         """Whether the calibration's source is one that can be read from a file."""
         return self.config.calibration.source in ("text", *CALIBRATION)
@@ -72,9 +66,9 @@ class Use:
 USES = (
     Use(
         (
-            *("pattern", "outlier_fraction", "precision", "layer_errors"),
+            *("pattern", "outlier_fraction", "outlier_score", "precision", "layer_errors"),
             *("method.block_size", "method.damping", "method.refine_steps", "method.metric"),
-            *("method.scope", "method.update", "method.outlier_score"),
+            *("method.scope", "method.update"),
             *("model.skip", "model.rare_experts", "evaluation.efficiency"),
         ),
         lambda choices: choices.method is not None,
@@ -100,11 +94,9 @@ USES = (
         lambda choices: choices.pruning,
     ),
     Use(
-        ("method.outlier_score",),
-        lambda choices: choices.method is None or choices.ranks_by_gram,
-        lambda choices: (
-            "outlier_fraction=0" if not choices.config.outlier_fraction else choices.pruning
-        ),
+        ("outlier_score",),
+        lambda choices: choices.method is None or choices.config.outlier_fraction > 0,
+        lambda choices: "outlier_fraction=0",
     ),
     Use(
         (

@@ -49,10 +49,13 @@ class PruningResult:
 
 
 def required_statistics(
-    method: Method, outlier_fraction: float = 0.0, refine_steps: int = 0
+    method: Method,
+    outlier_fraction: float = 0.0,
+    refine_steps: int = 0,
+    outlier_score: str | None = "exact",
 ) -> Literal["none", "diagonal", "gram"]:
-    """The calibration statistics that pruning needs."""
-    if method.needs_factor or refine_steps:
+    """The calibration statistics that pruning needs, and choosing the outlier rows."""
+    if method.needs_factor or refine_steps or (outlier_fraction and outlier_score == "exact"):
         return "gram"
     return "diagonal" if method.metric == "wanda" or outlier_fraction else "none"
 
@@ -85,14 +88,15 @@ def prune_weight(
         pattern: `0.5` or `unstructured:0.5`, `2:4`, `structured:0.3`.
         block_size: B, columns per block; default 128, for n:m patterns 512. For n:m it is rounded
             up to whole groups.
-        outlier_fraction: α; ⌈αc⌉ rows with the largest ‖W_i X‖² stay dense.
+        outlier_fraction: α; the ⌈αc⌉ rows of the largest outlier score stay dense, the same for
+            every method.
         damping: λ, relative to the mean of diag G.
         refine_steps: conjugate gradient steps after pruning, with the mask fixed.
         metric: replaces the method's metric (see `composition.Method`).
         scope: replaces the method's scope.
         update: replaces the method's update.
-        outlier_score: `exact` h_i = W_i G W_iᵀ, or `separable` Σ_j W_ij² G_jj; methods that use no
-            Gram matrix rank by the separable score.
+        outlier_score: `exact` h_i = W_i G W_iᵀ = ‖W_i X‖², for which every method needs the Gram
+            matrix, or `separable` Σ_j W_ij² G_jj.
         dtype: float32 or float64, in which everything is computed.
         memory_budget: bytes for temporaries beyond the weight, its pruned copy, the mask, G and U;
             default from the free memory.
@@ -111,15 +115,14 @@ def prune_weight(
         )
     if refine_steps < 0:
         raise PruningError(f"refine_steps {refine_steps} is negative")
-    needed = required_statistics(composition, outlier_fraction, refine_steps)
+    needed = required_statistics(composition, outlier_fraction, refine_steps, outlier_score)
     _check_input(weight, statistics, needed, method)
     c, b = weight.shape
     check_shape(c, b, parsed, outlier_fraction)
     budget = memory_budget or default_memory_budget(weight.device)
     dense = weight.detach()
     with exact_matmul():
-        exact = composition.needs_factor and outlier_score == "exact"
-        rows = _pruned_rows(dense, statistics, outlier_fraction, exact, dtype, budget)
+        rows = _pruned_rows(dense, statistics, outlier_fraction, outlier_score, dtype, budget)
         target = dense if rows is None else dense[rows]
         W = target.to(dtype, copy=True)
         if composition.update != "none":
@@ -184,7 +187,7 @@ def _pruned_rows(
     W: Tensor,
     statistics: InputStatistics | None,
     alpha: float,
-    exact: bool,
+    score: str,
     dtype: torch.dtype,
     budget: int,
 ) -> Tensor | None:
@@ -193,7 +196,7 @@ def _pruned_rows(
     if outliers == 0:
         return None
     assert statistics is not None
-    if exact:
+    if score == "exact":
         h = row_energies(W, statistics.gram.to(dtype), budget)
     else:
         h = separable_energies(W, statistics.squared_norms.to(dtype), budget)

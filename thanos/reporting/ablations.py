@@ -62,7 +62,7 @@ def ablation_table(
         )
         for at in values
     ]
-    evidence = Evidence(measure, windows)
+    evidence = Evidence(measure, windows, frame)
     if over_rows := not _COMPARES_METHODS.isdisjoint(axes):
         body = [_mark_row(row, heads, evidence) for row in body]
     else:

@@ -7,7 +7,7 @@ only their standard errors.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 
 from thanos.reporting.measures import Measure, Observation, mean_interval
 
+SAME_SPARSITY = 0.005  # no further apart is the same: counts are of whole rows and columns
 _NORMAL = 1.96  # 97.5% quantile
 _OF_LOSSES = ("perplexity", "perplexity_ratio")  # exponentials of a loss
 
@@ -41,15 +42,31 @@ class Evidence:
     Args:
         measure: of the results.
         windows: of `collect`; without it one seed of a perplexity proves nothing.
+        frame: of `collect`, for the sparsities; a run whose own is not there has any other's.
     """
 
-    def __init__(self, measure: Measure, windows: pd.DataFrame | None = None) -> None:
+    def __init__(
+        self,
+        measure: Measure,
+        windows: pd.DataFrame | None = None,
+        frame: pd.DataFrame | None = None,
+    ) -> None:
         self.measure = measure
+        self._sparsities: dict[str, float] = {}
+        if frame is not None:
+            reached = frame[frame["metric"] == "sparsity"]
+            self._sparsities = dict(zip(reached["run"], reached["value"], strict=True))
         self._losses: dict[str, np.ndarray] = {}
         if windows is not None and measure.metric in ("loss", *_OF_LOSSES):
             ours = windows[windows["dataset"] == measure.dataset]
             for run, group in ours.groupby("run", sort=False):
                 self._losses[str(run)] = group.sort_values("window")["loss"].to_numpy()
+
+    def best(self, one: Sequence[Observation], all_: Iterable[Sequence[Observation]]) -> bool:
+        """Whether `one` is better than each of the others that have its sparsity, if any."""
+        others = (other for other in all_ if other and other is not one)
+        rivals = [other for other in others if self._same_sparsity(one, other)]
+        return bool(rivals) and all(self.better(one, rival) for rival in rivals)
 
     def better(self, one: Sequence[Observation], other: Sequence[Observation]) -> bool:
         """Whether the interval of the difference puts `one` before `other`."""
@@ -78,6 +95,13 @@ class Evidence:
             return Difference(*mean_interval(losses[0] - losses[1]))
         half_width = _NORMAL * math.hypot(one.stderr, other.stderr)
         return Difference(self._value(one) - self._value(other), half_width)
+
+    def _same_sparsity(self, one: Sequence[Observation], other: Sequence[Observation]) -> bool:
+        first, second = (
+            float(np.mean([self._sparsities.get(seen.run, math.nan) for seen in group]))
+            for group in (one, other)
+        )
+        return not abs(first - second) > SAME_SPARSITY
 
     def _value(self, seen: Observation) -> float:
         return math.log(seen.value) if self.measure.metric in _OF_LOSSES else seen.value

@@ -36,6 +36,7 @@ COLUMNS = (
     "nominal_sparsity",
     "evaluation",
     "quantization",
+    "outlier_score",
     "model_path",
     "calibration_source",
     "calibration_windows",
@@ -62,7 +63,7 @@ WINDOW_COLUMNS = ("run", "dataset", "window", "loss")
 _TEXT = {
     *("run", "model", "calibration", "method", "pattern", "metric", "dataset", "source"),
     *("evaluation", "quantization", "model_path", "calibration_source"),
-    *("mask_metric", "mask_scope", "mask_update", "layer", "layer_type"),
+    *("mask_metric", "mask_scope", "mask_update", "outlier_score", "layer", "layer_type"),
 }
 # Of a part's file, besides its numbers.
 _RECORDS = ("spec", "provenance")

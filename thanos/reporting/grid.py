@@ -107,16 +107,12 @@ def measured(measure: Measure, mean: dict[Any, Any] | None) -> Cell:
 
 
 def mark_best(rows: list[Row], column: int, evidence: Evidence) -> list[Row]:
-    """Mark the best of a column, if the evidence puts it before every other value."""
-    filled = [row.cells[column] for row in rows if row.cells[column].value is not None]
-    if len(filled) < 2:
-        return rows
-    choose = max if evidence.measure.higher_is_better else min
-    best = choose(filled, key=lambda cell: cell.value or 0.0)
-    others = [cell.observations for cell in filled if cell is not best]
-    if not all(evidence.better(best.observations, other) for other in others):
-        return rows
-    return [_with_mark(row, column) if row.cells[column] is best else row for row in rows]
+    """Mark what the evidence puts before all other values of a column at the same sparsity."""
+    filled = [row.cells[column].observations for row in rows]
+    return [
+        _with_mark(row, column) if seen and evidence.best(seen, filled) else row
+        for row, seen in zip(rows, filled, strict=True)
+    ]
 
 
 def _with_mark(row: Row, column: int) -> Row:

@@ -21,6 +21,7 @@ METHOD_NAMES = {
 # What, beside its name, makes one method another row of a table: all off in the paper's configs.
 _OPTION_TEXTS = {
     "outlier_fraction": "α={:g}",
+    "outlier_score": "{} score",
     "refine_steps": "refine {:g}",
 }
 VARIANT_COLUMNS = tuple(_OPTION_TEXTS)
@@ -119,6 +120,6 @@ def method_rank(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _is_off(value: Any) -> bool:
     """Whether a variant option has its neutral value (NaN: the run has no such option)."""
-    if value is None or value in ("", 0):
+    if value is None or value in ("", 0, "exact"):
         return True
     return isinstance(value, float) and math.isnan(value)

@@ -33,8 +33,8 @@ _DATASETS = ("wikitext2", "ptb", "c4")  # the paper's order; others follow by na
 _CONDITIONS = (
     *("calibration", "calibration_source", "calibration_windows"),
     *("evaluation", "model_path", "block_size", "damping", "refine_steps"),
-    *("mask_metric", "mask_scope", "mask_update", "outlier_fraction", "context", "source"),
-    "quantization",
+    *("mask_metric", "mask_scope", "mask_update", "outlier_fraction", "outlier_score"),
+    *("context", "source", "quantization"),
 )
 _DENSE_CONDITIONS = (
     "quantization",
@@ -117,7 +117,7 @@ def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
     A model whose weights are quantised for the evaluation is another model: `doc-llama int4`.
     """
     dense = frame["pattern"] == DENSE
-    neutral = {"outlier_fraction": 0.0, "refine_steps": 0.0}
+    neutral = {"outlier_fraction": 0.0, "outlier_score": "exact", "refine_steps": 0.0}
     filled = {
         column: frame[column].mask(dense | frame[column].isna() | (frame[column] == ""), value)
         for column, value in neutral.items()

@@ -4,14 +4,15 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from thanos.reporting.evidence import SAME_SPARSITY
 from thanos.reporting.grid import Row
 from thanos.reporting.labels import pattern_label
 from thanos.reporting.measures import CONFIDENCE, Measure
 
 BELOW_NOMINAL = "†"
 BEST_OF_BLOCK = (
-    "best of each block, where the 95% interval of its difference to every other, on the same "
-    "seeds or else on the same windows, leaves zero out"
+    "best of each block among those of the same sparsity, where the 95% interval of its difference "
+    "to every other, on the same seeds or else on the same windows, leaves zero out"
 )
 BEST_OF_COLUMN = BEST_OF_BLOCK.replace("block", "column")
 BEST_OF_ROW = BEST_OF_BLOCK.replace("block", "row")
@@ -69,7 +70,9 @@ def outlier_note(frame: pd.DataFrame) -> list[str]:
     """How far outlier rows lower the sparsity of n:m layers, where any runs have them."""
     reached = frame[(frame["metric"] == "sparsity") & (frame["outlier_fraction"] > 0)]
     kinds = reached["pattern"].map(lambda text: pattern_label(text).kind)
-    below = reached[(kinds == "n:m") & (reached["value"] < reached["nominal_sparsity"] - 0.005)]
+    below = reached[
+        (kinds == "n:m") & (reached["value"] < reached["nominal_sparsity"] - SAME_SPARSITY)
+    ]
     if below.empty:
         return []
     lowest = below.sort_values("value").iloc[0]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from thanos.errors import UserError
 from thanos.reporting import notes
-from thanos.reporting.evidence import Evidence
+from thanos.reporting.evidence import SAME_SPARSITY, Evidence
 from thanos.reporting.gate import gate_notes
 from thanos.reporting.grid import Block, Cell, Column, Row, Table, mark_best, measured
 from thanos.reporting.labels import VARIANT_COLUMNS, method_label, method_rank, pattern_label
@@ -64,7 +64,7 @@ def main_table(
         rows = measure.rows(frame)
         refuse_mixed_protocols(rows, measure)
         means.append(over_seeds(rows, ["model", *_ROW_KEYS]))
-        evidence = Evidence(measure, windows)
+        evidence = Evidence(measure, windows, frame)
         for model in dict.fromkeys(frame["model"]):
             ours = {_key(row): row for row in records(means[-1]) if row["model"] == model}
             cells = [measured(measure, ours.get(key)) for key in keys]
@@ -133,9 +133,9 @@ class _Comparison:
         if self.rows.empty or (self.rows["quantization"] != "none").any():
             return None
         first = self.rows.iloc[0]
-        pattern, method, alpha, refine_steps = key
-        if refine_steps:
-            return None  # published programs have none
+        pattern, method, alpha, score, refine_steps = key
+        if refine_steps or score != "exact":
+            return None  # published programs have no such options
         return self.published.find(
             first["model"], first["model_path"], first["context"], pattern, method, alpha
         )
@@ -181,7 +181,7 @@ def _reached_sparsity(frame: pd.DataFrame) -> dict[_Key, str]:
     rows = frame[frame["metric"] == "sparsity"]
     for values, group in rows.groupby(list(_ROW_KEYS), sort=False):
         low, high = (f"{100 * value:.1f}" for value in (group["value"].min(), group["value"].max()))
-        below = group["value"].min() < pattern_label(str(values[0])).sparsity - 0.005
+        below = group["value"].min() < pattern_label(str(values[0])).sparsity - SAME_SPARSITY
         mark = f" {notes.BELOW_NOMINAL}" if below else ""
         texts[tuple(values)] = f"{low if low == high else f'{low}–{high}'}%{mark}"
     return texts

@@ -183,7 +183,9 @@ def _prune_blocks(
     device: torch.device,
     work: Path,
 ) -> list[LayerRecord]:
-    needed = required_statistics(spec.method, spec.outlier_fraction, spec.refine_steps)
+    needed = required_statistics(
+        spec.method, spec.outlier_fraction, spec.refine_steps, spec.outlier_score
+    )
     tokens = 0 if windows is None else windows.numel()
     return prune_model(
         model,

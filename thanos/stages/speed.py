@@ -30,7 +30,8 @@ from ..reporting.frame import numbers
 from .efficiency import compare
 from .tabulate import RENDERERS
 
-_METHOD = "wanda"  # which columns go does not matter for speed
+# Which columns go and which rows stay does not matter for speed.
+_METHOD, _SCORE = "wanda", "separable"
 
 
 def pruned_pair(
@@ -44,7 +45,12 @@ def pruned_pair(
         pruned,
         ids,
         lambda weight, statistics: prune_weight(
-            weight, statistics, _METHOD, pattern, outlier_fraction=alpha
+            weight,
+            statistics,
+            _METHOD,
+            pattern,
+            outlier_fraction=alpha,
+            outlier_score=_SCORE,
         ),
         statistics="diagonal",
     )

@@ -32,7 +32,9 @@ def plan_pruning(spec: PruningSpec, place: Place, folder: Path, *, on_device: bo
     if not spec.layer_errors and not method.needs_factor:
         from ..pruning import required_statistics  # imports torch
 
-        statistics = required_statistics(method, spec.outlier_fraction, spec.refine_steps)
+        statistics = required_statistics(
+            method, spec.outlier_fraction, spec.refine_steps, spec.outlier_score
+        )
     work = Work(
         windows=calibration.windows if calibration else 0,
         tokens=calibration.context if calibration else 0,
