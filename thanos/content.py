@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,6 +42,13 @@ def file_hash(file: Path, *, anew: bool = False) -> str:
     return found
 
 
+def known_hash(file: Path) -> str | None:
+    """The hash of a file if it is remembered, or soon computed; a large one is not read."""
+    status = file.stat()
+    known = _recall(str(file.resolve()), _stamp(status), status.st_size)
+    return known or (file_hash(file) if status.st_size < _SMALL else None)
+
+
 def remember_moved(file: Path, found: str) -> None:
     """Remember the hash of a file that was hashed before it was moved to where it is."""
     status = file.stat()
@@ -51,8 +58,20 @@ def remember_moved(file: Path, found: str) -> None:
 
 def folder_hash(folder: Path, files: Iterable[Path]) -> str:
     """The sha256 over the names, relative to `folder`, and contents of some of its files."""
-    lines = sorted(f"{file.relative_to(folder).as_posix()} {file_hash(file)}" for file in files)
+    return hash_of_hashes({file.relative_to(folder).as_posix(): file_hash(file) for file in files})
+
+
+def hash_of_hashes(hashes: Mapping[str, str]) -> str:
+    """The sha256 over names and the hashes of what they name."""
+    lines = sorted(f"{name} {found}" for name, found in hashes.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where things are kept that can be had again: `THANOS_CACHE`, or the user's cache folder."""
+    if root := os.environ.get(CACHE_VARIABLE):
+        return Path(root)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thanos"
 
 
 def _stamp(status: os.stat_result) -> str:
@@ -97,8 +116,4 @@ def _remember(path: str, stamp: str, found: str, size: int) -> None:
 
 
 def _entry(path: str) -> Path:
-    root = os.environ.get(CACHE_VARIABLE)
-    if not root:
-        root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        root = f"{root}/thanos"
-    return Path(root) / "content" / hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
+    return cache_folder() / "content" / hashlib.sha256(os.fsencode(path)).hexdigest()[:32]

@@ -9,7 +9,7 @@ from .errors import UserError
 from .identity import ModelSpec, Place, TextSpec
 from .identity.models import description_hash, weights_hash
 from .models.context import longest_window
-from .models.location import local_folder, mirrored_folder
+from .models.location import local_folder, mirrored_folder, with_safetensors
 
 if TYPE_CHECKING:  # a command that only asks where a model lies need not wait for these
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -47,7 +47,7 @@ def dequantized_folder(model: ModelSpec, place: Place) -> Path:
 
 
 def dense_folder(model: ModelSpec, place: Place) -> Path:
-    """The folder of a model, fetched first if it lies on the hub.
+    """The folder of a model's safetensors: fetched if it lies on the hub, converted from pickles.
 
     Raises:
         UserError: it is not to be had, or its weights are no longer those of the spec.
@@ -62,7 +62,7 @@ def dense_folder(model: ModelSpec, place: Place) -> Path:
         verify_manifest(folder, MAKER)
     elif not model.on_hub and model.weights != weights_hash(folder):
         raise UserError(_changed(folder))
-    return folder
+    return with_safetensors(folder, model.trust_remote_code)
 
 
 def open_tokenizer(model: ModelSpec, place: Place) -> "PreTrainedTokenizerBase":

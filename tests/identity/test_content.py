@@ -7,7 +7,7 @@ import time
 import pytest
 
 from thanos import content
-from thanos.content import file_hash
+from thanos.content import file_hash, known_hash
 
 LARGE = 3 * 2**20
 
@@ -145,3 +145,14 @@ def test_a_folder_is_its_names_and_contents(tmp_path, cache):
     assert content.folder_hash(other, sorted(other.iterdir(), reverse=True)) == found
     (other / "b").rename(other / "c")
     assert content.folder_hash(other, other.iterdir()) != found
+
+
+def test_what_is_not_known_of_a_large_file_is_not_read(tmp_path, cache, reads, monkeypatch):
+    large, small = written(tmp_path), written(tmp_path, 100, "config.json")
+    aged(monkeypatch)
+    assert known_hash(large) is None
+    assert reads == []
+    assert known_hash(small) == true_hash(small)
+    file_hash(large)
+    content._known.clear()  # another process
+    assert known_hash(large) == true_hash(large)

@@ -36,6 +36,7 @@ def test_a_hub_id_is_downloaded_without_pickles_or_code(folder, monkeypatch):
     monkeypatch.setattr(
         location, "snapshot_download", lambda name, **options: asked.update(options) or str(folder)
     )
+    save_file({"w": torch.ones(2)}, folder / "model.safetensors")
 
     assert local_folder("facebook/opt-125m", "refs/pr/3", weights=True) == folder
     assert asked["revision"] == "refs/pr/3"
@@ -45,6 +46,20 @@ def test_a_hub_id_is_downloaded_without_pickles_or_code(folder, monkeypatch):
     local_folder("facebook/opt-125m", weights=False, trust_remote_code=True)
     assert not any("safetensors" in pattern for pattern in asked["allow_patterns"])
     assert "*.py" in asked["allow_patterns"]
+
+
+def test_pickles_are_downloaded_where_there_is_nothing_else(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        location,
+        "snapshot_download",
+        lambda name, **options: asked.append(options["allow_patterns"]) or str(folder),
+    )
+
+    local_folder("facebook/opt-125m", weights=False)
+    assert len(asked) == 1
+    local_folder("facebook/opt-125m", weights=True)
+    assert asked[-1] == ["pytorch_model*.bin"]
 
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./nothing", "runs/models/nothing"])
@@ -139,14 +154,17 @@ def test_an_index_that_names_no_files_of_its_folder(folder, index):
 
 
 def test_no_weights(folder):
-    with pytest.raises(UserError, match=r"holds no weights \(model\*\.safetensors\)"):
+    with pytest.raises(UserError, match=r"no weights: neither model\*\.safetensors nor pytorch_m"):
+        weight_files(folder)
+    (folder / "consolidated.00.pth").write_bytes(b"never opened")
+    with pytest.raises(UserError, match=r"only consolidated\.00\.pth; save it with save_pretrain"):
         weight_files(folder)
 
 
-def test_pickled_weights_are_refused(folder):
+def test_pickled_weights_are_not_opened_as_they_are(folder):
     (folder / "pytorch_model.bin").write_bytes(b"never opened")
 
-    with pytest.raises(UserError, match=r"holds only pytorch_model\.bin: .*refused.*convert them"):
+    with pytest.raises(UserError, match=r"holds pickles only \(pytorch_model\.bin\); open it by"):
         weight_files(folder)
 
 

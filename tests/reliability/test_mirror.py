@@ -11,7 +11,7 @@ import pyarrow
 import pytest
 import torch
 from pyarrow import parquet
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from thanos.content import file_hash
@@ -137,6 +137,35 @@ def test_a_run_from_a_mirror_needs_no_network(fetch, hub, overrides, tmp_path, m
     assert status == 0, output
     got = [path for method, path, _ in hub.log if method == "GET" and "/resolve/" in path]
     assert not [path for path in got if path.endswith(".safetensors") or "wikitext" in path]
+
+
+def test_pickles_of_the_hub_are_safetensors_in_the_mirror(fetch, hub, overrides, tmp_path):
+    published = hub.folder / "models" / "someone" / "pickled"
+    shutil.copytree(hub.folder / "models" / "someone" / "stranger", published)
+    weights = load_file(published / "model.safetensors")
+    torch.save(weights, published / "pytorch_model.bin")
+    (published / "model.safetensors").unlink()
+    (published / "tf_model.h5").write_bytes(b"the same once more")
+    more = ("model.path=someone/pickled", "evaluation.tasks=[]")
+
+    status, output = finish(fetch(*more))
+
+    assert status == 0, output
+    assert "holds pickled weights (pytorch_model.bin, 0.0 GiB): converting them" in output
+    folder = tmp_path / "mirror" / "models" / "someone" / "pickled" / "main"
+    assert not {file.suffix for file in folder.parent.rglob("*")} & {".bin", ".h5"}
+    found = load_file(folder / "model.safetensors")
+    assert all(torch.equal(found[name], weight) for name, weight in weights.items())
+    origin = json.loads((folder / "manifest.json").read_text())["converted_from"]
+    assert origin["commit"] == commit_of("someone/pickled")
+    assert origin["files"] == {"pytorch_model.bin": file_hash(published / "pytorch_model.bin")}
+    main(overrides(*more, f"mirror={tmp_path / 'mirror'}"))
+    assert (tmp_path / "out" / "metrics.json").is_file()
+
+    hub.log.clear()
+    status, output = finish(fetch(*more))
+    assert status == 0, output
+    assert not [path for method, path, _ in hub.log if method == "GET" and "/resolve/" in path]
 
 
 def test_snakemake_mirror_fetches_what_a_suite_names(start_process, tmp_path):

@@ -1,14 +1,12 @@
 """Pruned blocks on disk: what lets a run that was killed go on where it stopped."""
 
-import fcntl
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -18,12 +16,12 @@ from thanos.content import file_hash
 from thanos.errors import UserError
 
 from .layer import LayerRecord
+from .lock import locked
 from .safetensors_layout import StoredTensor, read_layout
 
 logger = logging.getLogger(__name__)
 
 _IDENTITY = "run.json"
-_LOCK = "lock"
 
 
 class FinishedBlocks:
@@ -142,7 +140,7 @@ def work_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
     Raises:
         UserError: another process works in it, and `wait` is false.
     """
-    with _locked(path, wait):
+    with locked(path, wait):
         for leftover in sorted(path.rglob(".*")):  # of a write that was cut short
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         try:
@@ -155,30 +153,6 @@ def work_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
             logger.warning("finished blocks of other options stay in %s", path)
         else:
             shutil.rmtree(path)
-
-
-def _locked(path: Path, wait: bool) -> IO[str]:
-    """The folder's lock, held until it is closed; the system closes it however a process ends."""
-    while True:
-        path.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = (path / _LOCK).open("w")
-        except FileNotFoundError:  # its last holder has just removed the folder
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                lock.close()
-                raise UserError(
-                    f"another process is working in {path}; wait for it or give another output"
-                ) from None
-            logger.warning("another process is working in %s; waiting for it", path)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock.fileno()), (path / _LOCK).stat()):
-                return lock
-        lock.close()  # of a folder that is gone
 
 
 def _read_records(file: Path) -> list[LayerRecord]:

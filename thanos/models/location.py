@@ -2,6 +2,7 @@
 
 import functools
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,20 +20,26 @@ from huggingface_hub.errors import (
 )
 
 from thanos.errors import UserError, is_full_disk
-from thanos.untrusted import inside, parse_json
+from thanos.untrusted import inside
 
+from .pickles import (
+    PICKLED,
+    convert,
+    converted_folder,
+    converted_from,
+    indexed_files,
+    pickle_files,
+    safetensors_folder,
+)
 from .safetensors_layout import read_layout
 
 _SINGLE_FILE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _DESCRIPTION_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
-_WEIGHT_FILES = ["model*.safetensors"]
+_WEIGHT_FILES = "model*.safetensors"
 _HUB_SECONDS = 10.0  # to wait for an answer that is good to have
 _unreachable: list[Exception] = []  # why the hub could not be asked
-_CONVERT = (
-    "weights in pickle files are refused because opening one can run code; convert them once with "
-    "save_pretrained, or name a revision of the hub that holds safetensors (often refs/pr/<number>)"
-)
+_OTHER_PICKLES = (".bin", ".pt", ".pth")
 
 
 def local_folder(
@@ -65,30 +72,46 @@ def local_folder(
             f"model folder {path} does not exist; give an existing folder or a hub id such as "
             "facebook/opt-125m"
         )
-    wanted = _wanted_files(weights=weights, code=trust_remote_code)
     with _hub_errors(str(path), revision):
-        return _snapshot(str(path), revision, wanted)
+        found = _snapshot(str(path), revision, _wanted_files(weights, trust_remote_code))
+        if weights and not any(found.glob(_WEIGHT_FILES)):
+            return _snapshot(str(path), revision, [PICKLED])
+        return found
 
 
 def cached_folder(path: str | Path, revision: str | None = None) -> Path | None:
     """Return the folder of the model at `path` if all its weights are on this machine.
 
-    A local folder is returned as it is.
+    A local folder is returned as it is; where weights are pickles, the folder of what was made of
+    them, if it was.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
-        return folder
+        return converted_folder(folder) if is_pickled(folder) else folder
     if _looks_like_a_path(str(path)):
         return None
     try:
         wanted = _wanted_files(weights=True, code=False)
-        cached = snapshot_download(
-            str(path), revision=revision, allow_patterns=wanted, local_files_only=True
+        cached = Path(
+            snapshot_download(
+                str(path), revision=revision, allow_patterns=wanted, local_files_only=True
+            )
         )
-        weight_files(Path(cached))
+        if is_pickled(cached):
+            return converted_folder(cached)
+        weight_files(cached)
     except (LocalEntryNotFoundError, HFValidationError, UserError):  # none, or some of them
         return None
-    return Path(cached)
+    return cached
+
+
+def with_safetensors(folder: Path, trust_remote_code: bool) -> Path:
+    """The folder, or if its weights are pickles a folder of the same model with safetensors.
+
+    Raises:
+        UserError: the pickles cannot be converted.
+    """
+    return safetensors_folder(folder, trust_remote_code) if is_pickled(folder) else folder
 
 
 @functools.cache
@@ -145,19 +168,32 @@ def fetch_model(
     """Download a model from the hub into `folder`, or complete it there; return its commit.
 
     Files that are there already and unchanged on the hub are not fetched again; one that was cut
-    short is.
+    short is. Where the hub has pickles only, the folder gets the safetensors made of them.
 
     Raises:
-        UserError: the hub does not give the model, or it has no safetensors.
+        UserError: the hub does not give the model, or its pickles cannot be converted.
     """
     wanted = _wanted_files(weights=True, code=trust_remote_code)
+    with _hub_errors(name, revision):
+        info = HfApi().model_info(name, revision=revision)
+    commit, files = str(info.sha), [file.rfilename for file in info.siblings or ()]
+    if any(Path(file).match(_WEIGHT_FILES) and "/" not in file for file in files):
+        _fetch(name, commit, wanted, folder)
+        weight_files(folder)
+        return commit
+    downloads = folder.with_name(f".{folder.name}.pickled")
+    if converted_from(folder).get("commit") != commit:
+        _fetch(name, commit, [*wanted, PICKLED], downloads)
+        convert(downloads, folder, trust_remote_code, commit=commit)
+    shutil.rmtree(downloads, ignore_errors=True)
+    return commit
+
+
+def _fetch(name: str, commit: str, wanted: list[str], folder: Path) -> None:
     for left_by_a_kill in folder.rglob("*.incomplete"):
         left_by_a_kill.unlink()
-    with _hub_errors(name, revision):
-        commit = HfApi().model_info(name, revision=revision).sha
+    with _hub_errors(name, commit):
         _snapshot(name, commit, wanted, local_dir=folder)
-    weight_files(folder)
-    return str(commit)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -167,6 +203,10 @@ def weight_files(folder: Path) -> list[Path]:
         UserError: there are none, one that the index names is missing, or one is damaged.
     """
     files = listed_weight_files(folder)
+    if is_pickled(folder):
+        raise UserError(
+            f"{folder} holds pickles only ({files[0].name}); open it by with_safetensors"
+        )
     for file in files:
         if not file.is_file():
             raise UserError(f"weight file {file} is missing; copy or download the model again")
@@ -175,37 +215,35 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def listed_weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files that a model folder says it has, unchecked.
+    """Return the files that a model folder says its weights are in, unchecked: pickles if it must.
 
     Raises:
         UserError: it has none, or its index cannot be read.
     """
+    if is_pickled(folder):
+        return pickle_files(folder)
     if (folder / _SINGLE_FILE).exists():
         return [folder / _SINGLE_FILE]
-    index = folder / _INDEX
-    if index.exists():
-        try:
-            names = {*parse_json(index.read_bytes(), unique=True)["weight_map"].values()}
-            files = sorted(inside(folder, name) for name in names)
-            if any(file.parent != folder for file in files):
-                raise ValueError("it names files in other folders")
-            return files
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UserError(
-                f"weight index {index} is damaged ({error!s:.200}); download the model again"
-            ) from error
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth"})
-    if pickles:
-        raise UserError(f"{folder} holds only {', '.join(pickles)}: {_CONVERT}")
-    raise UserError(f"{folder} holds no weights (model*.safetensors); {_CONVERT}")
+    if (folder / _INDEX).exists():
+        return indexed_files(folder / _INDEX)
+    others = sorted(p.name for p in folder.iterdir() if p.suffix in _OTHER_PICKLES)
+    raise UserError(
+        f"{folder} holds no weights: neither model*.safetensors nor {PICKLED}"
+        + (f", only {', '.join(others)}; save it with save_pretrained" if others else "")
+    )
+
+
+def is_pickled(folder: Path) -> bool:
+    """Whether a model folder's weights are pickles: safetensors go before them."""
+    return not any(folder.glob(_WEIGHT_FILES)) and bool(pickle_files(folder))
 
 
 def _looks_like_a_path(path: str) -> bool:
     return path.startswith((".", "/", "~")) or path.count("/") > 1
 
 
-def _wanted_files(*, weights: bool, code: bool) -> list[str]:
-    return _DESCRIPTION_FILES + _WEIGHT_FILES * weights + ["*.py"] * code
+def _wanted_files(weights: bool, code: bool) -> list[str]:
+    return _DESCRIPTION_FILES + [_WEIGHT_FILES] * weights + ["*.py"] * code
 
 
 def _snapshot(name: str, revision: str | None, wanted: list[str], **options: Any) -> Path:

@@ -19,19 +19,9 @@ from transformers.core_model_loading import (
 
 from thanos.errors import UserError
 
+from .dtypes import TORCH_DTYPES
 from .loading import check_report
 from .safetensors_layout import StoredTensor
-
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-}
 
 
 def torch_dtype(stored: StoredTensor) -> torch.dtype:
@@ -40,12 +30,12 @@ def torch_dtype(stored: StoredTensor) -> torch.dtype:
     Raises:
         UserError: it is none that a weight can be pruned in.
     """
-    if stored.dtype not in _DTYPES:
+    if stored.dtype not in TORCH_DTYPES:
         raise UserError(
             f"{stored.name} in {stored.file} is stored as {stored.dtype}, a quantised format; "
             "give the model in float16, bfloat16 or float32"
         )
-    return _DTYPES[stored.dtype]
+    return TORCH_DTYPES[stored.dtype]
 
 
 def read_tensor(stored: StoredTensor) -> Tensor:
