@@ -1,7 +1,8 @@
 # Options and paths that all rules share. What they ask is answered by thanos/workflow.
 #
 # Options, given as `--config key=value`:
-#   overrides="model=opt-125m method.damping=0.1"   in place of the suite's own values
+#   overrides="model=opt-125m method.damping=0.1"   in place of the suite's own values; or a list
+#   config_dir=<folder>                              of your own, with models, methods, suites
 #   quick=true                                       the suite's small variant, for tests
 #   mirror=<folder>                                  in place of the hub; see rules/mirror.smk
 #   keep_checkpoints=false                           pruned models go when all have evaluated them
@@ -20,6 +21,7 @@ from snakemake.settings.types import DeploymentMethod
 sys.path.insert(0, workflow.basedir)  # the project itself, whatever is installed
 
 from thanos import layout
+from thanos.config.grammar import written
 from thanos.identity.fingerprints import stage_fingerprint
 from thanos.identity.spec import ID
 from thanos.workflow import resources
@@ -30,7 +32,8 @@ from thanos.workflow.failures import failures
 from thanos.workflow.folders import older_layout, without_braces
 from thanos.workflow.gpus import name_locks, visible_gpus
 from thanos.workflow.hub import wanted
-from thanos.workflow.suites import suite_names
+from thanos.workflow.options import decoded, overrides_of, texts_of
+from thanos.workflow.suite_files import suite_files
 from thanos.workflow.warm import start_warm_process
 
 
@@ -39,18 +42,29 @@ def switch(option, default=False):
     return str(config.get(option, default)).lower() == "true"
 
 
-RESULTS = without_braces(Path(config.get("results", "results")))
+@contextlib.contextmanager
+def told():
+    """Say what is wrong in Snakemake's own way: in one line."""
+    try:
+        yield
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+RESULTS = without_braces(Path(decoded(config.get("results", "results"))))
 QUICK = switch("quick")
-MIRROR = config.get("mirror")
-OVERRIDES = shlex.split(str(config.get("overrides", "")))
-COMPOSED = OVERRIDES if MIRROR is None else [*OVERRIDES, f"mirror={MIRROR}"]
+MIRROR = decoded(config.get("mirror"))
+with told():
+    OVERRIDES = overrides_of(config.get("overrides"), sys.argv)
+FOLDERS = texts_of(config.get("config_dir"))
+COMPOSED = OVERRIDES if MIRROR is None else [*OVERRIDES, written("mirror", MIRROR)]
 CHOSEN = config.get("suite", "demo")  # of the targets that look at one
 THREADS = int(config.get("threads", 1))
 GPUS = int(config.get("gpus", 0))
 SNAKEMAKE_MB = 400  # of the two Snakemake processes inside a cluster's job
 
-CATALOG = Catalog(COMPOSED, QUICK, models_dir=RESULTS / layout.MODELS)
-SUITES = suite_names()
+CATALOG = Catalog(COMPOSED, QUICK, tuple(FOLDERS), models_dir=RESULTS / layout.MODELS)
+SUITES = sorted(suite_files(FOLDERS))
 SUFFIX = "-quick" if QUICK else ""
 ASKED = []  # folders of the suites that are to be made
 STARTED = time.time()
@@ -94,15 +108,6 @@ wildcard_constraints:
     evaluation=ID,
     latency=ID,
     suite="|".join(name + SUFFIX for name in SUITES),
-
-
-@contextlib.contextmanager
-def told():
-    """Say what is wrong in Snakemake's own way: in one line."""
-    try:
-        yield
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
 
 
 def thing(kind, name):

@@ -19,10 +19,12 @@ rule verify:
         results=str(RESULTS),
         quick="--quick" if QUICK else "",
         overrides=COMPOSED,
+        folders=FOLDERS,
         clean="",
     shell:
         "python -m thanos.stages.verify {params.suite} --results {params.results:q}"
-        " {params.quick} {params.clean} --overrides {params.overrides:q} 2>&1 | tee {log:q}"
+        " {params.quick} {params.clean} --overrides {params.overrides:q}"
+        " --config-dir {params.folders:q} 2>&1 | tee {log:q}"
 
 
 use rule verify as clean_orphans with:
@@ -33,4 +35,5 @@ use rule verify as clean_orphans with:
         results=str(RESULTS),
         quick="--quick" if QUICK else "",
         overrides=COMPOSED,
+        folders=FOLDERS,
         clean="--remove-orphans",

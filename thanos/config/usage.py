@@ -6,8 +6,10 @@ in a block of a suite, it is refused.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..data.sources import CALIBRATION
+from ..paths import model_folder
 from ..pruning.composition import Method
 from ..pruning.patterns import Pattern, Unstructured
 from .schema import Config
@@ -40,6 +42,13 @@ class Choices:
     def calibrates_on_file(self) -> bool:
         """Whether the calibration's source is one that can be read from a file."""
         return self.config.calibration.source in ("text", *CALIBRATION)
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the model is looked up on the hub: it is no folder, no file and in no package."""
+        model = self.config.model
+        local = model_folder(model.path) or Path(model.path).expanduser().is_file()
+        return model.package is None and not local
 
     @property
     def pruning(self) -> str:
@@ -119,6 +128,11 @@ USES = (
         lambda choices: f"model {choices.config.model.name}, which is in no package",
     ),
     Use(
+        ("model.revision",),
+        lambda choices: choices.on_hub,
+        lambda choices: f"model.path={choices.config.model.path}, which is not on the hub",
+    ),
+    Use(
         ("evaluation.path",),
         lambda choices: "text" in choices.config.evaluation.corpora,
         lambda choices: f"evaluation {choices.config.evaluation.name}",
@@ -143,8 +157,3 @@ def unused_keys(choices: Choices) -> dict[str, str]:
         if not use.by(choices):
             found |= {key: use.choice(choices) for key in use.keys if key not in found}
     return found
-
-
-def key_of(override: str) -> str:
-    """The key that an override sets: `method.damping` of `+method.damping=0.1`."""
-    return override.partition("=")[0].lstrip("+~")

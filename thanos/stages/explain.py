@@ -6,6 +6,7 @@ Takes any result: tokens, a pruned model, an evaluation, tables, figures, what o
 Where this tree is not the one that made it, that is said.
 """
 
+import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from ..command import parser, run_command
 from ..errors import UserError
 from ..identity.code import source_hashes
 from ..provenance import lock_hash
+from ..workflow.options import line_of
 
 _RECORDS = (layout.RECORD, layout.EVALUATION, layout.LATENCY, "metrics.json", "origin.json")
 # The stage that makes what has a spec, by the folder it lies in.
@@ -110,8 +112,8 @@ def _changed(code: dict[str, str]) -> list[str]:
 def _commands(file: Path) -> Iterator[str]:
     for folder in file.parents[:2]:
         if (folder / "metrics.json").is_file():
-            overrides = read_json(folder / "metrics.json")["overrides"]
-            yield from ("", "by hand, in one command:", f"  {_by_hand(overrides)}")
+            made = read_json(folder / "metrics.json")
+            yield from ("", "by hand, in one command:", f"  {_by_hand(made, made)}")
             return
     if file.parent.name == layout.MEASUREMENTS:
         home: Path | None = file.with_suffix("")
@@ -130,7 +132,7 @@ def _commands(file: Path) -> Iterator[str]:
     belongs = list(_lists_with(results, home.name))
     if not belongs:
         return
-    run = belongs[0][2]
+    _, listed, run = belongs[0]
     if kind == layout.MEASUREMENTS:  # a part of this evaluation, which is asked for as a whole
         kind, home = layout.EVALUATIONS, results / layout.EVALUATIONS / run[layout.EVALUATIONS]
         file = home / layout.EVALUATION
@@ -138,26 +140,29 @@ def _commands(file: Path) -> Iterator[str]:
     if not _is_default(results):
         target = str(results.parent / target)
     yield from ("", "by the workflow:")
-    lines = (_snakemake(target, suite, listed, results) for suite, listed, _ in belongs)
+    lines = (_snakemake(target, suite, of, results) for suite, of, _ in belongs)
     yield from dict.fromkeys(f"  {line}" for line in lines)
     yield from (
         "",
         "by hand, in one command, a run that has it:",
-        f"  {_by_hand(run['overrides'])}",
+        f"  {_by_hand(run, listed)}",
     )
     yield from ("", "by hand, this stage alone, from its spec:")
     yield f"  {shlex.join(_stage(kind, file, results, run))}"
 
 
-def _by_hand(overrides: list[str]) -> str:
-    return f"python -m thanos {shlex.join(overrides)} output_dir=out"
+def _by_hand(run: dict[str, Any], listed: dict[str, Any]) -> str:
+    folders = [word for folder in listed.get("config_dir", []) for word in ("--config-dir", folder)]
+    return shlex.join(["python", "-m", "thanos", *folders, *run["overrides"], "output_dir=out"])
 
 
 def _snakemake(target: str, suite: str, listed: dict[str, Any], results: Path) -> str:
     """The command for a target of a suite, by the name of its folder, as it was listed."""
     options = ["quick=true"] if suite.endswith("-quick") else []
     if overrides := listed.get("overrides"):
-        options.append(f"overrides={shlex.join(overrides)}")
+        options.append(f"overrides={line_of(overrides)}")
+    if folders := listed.get("config_dir"):
+        options.append(f"config_dir={json.dumps(folders, ensure_ascii=False)}")
     if not _is_default(results):
         options.append(f"results={results}")
     return shlex.join(["snakemake", target, *(["--config", *options] if options else [])])

@@ -1,6 +1,7 @@
 """List the runs of a suite, what they are called and where their results lie, for what follows.
 
-python -m thanos.stages.list_runs <suite> [--quick] [--overrides key=value …] --output runs.json
+python -m thanos.stages.list_runs <suite> [--quick] [--overrides key=value …] \\
+        [--config-dir <folder> …] --output runs.json
 """
 
 from pathlib import Path
@@ -17,9 +18,13 @@ def main() -> None:
     arguments.add_argument("suite")
     arguments.add_argument("--quick", action="store_true")
     arguments.add_argument("--overrides", nargs="*", default=[], metavar="key=value")
+    arguments.add_argument("--config-dir", nargs="*", default=[], metavar="folder")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
-    write_json(given.output, listing(load_suite(given.suite, given.overrides, given.quick)))
+    write_json(
+        given.output,
+        listing(load_suite(given.suite, given.overrides, given.quick, tuple(given.config_dir))),
+    )
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import layout
-from ..config import Run
+from ..config import Folders, Run
 from ..errors import UserError
 from ..identity import LatencySpec, ModelSpec, Place, Spec
 from ..identity.fingerprints import Fingerprint, fingerprint
 from ..identity.spec import digest
-from .suites import Suite, load_suite, suite_names
+from .suite_files import suite_files
+from .suites import Suite, load_suite
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def listing(suite: Suite) -> dict[str, Any]:
         "title": suite.title,
         "axes": list(suite.axes),
         "overrides": list(suite.overrides),
+        **({"config_dir": list(suite.folders)} if suite.folders else {}),
         "runs": [
             {
                 "run": run.name,
@@ -102,6 +104,7 @@ class Catalog:
     Args:
         overrides: of the suites' values.
         quick: take the suites' small variants.
+        folders: of the user's own, with models, methods and suites beside those of `conf/`.
         models_dir: where models that are stored in GGUF files lie as safetensors.
     """
 
@@ -109,10 +112,12 @@ class Catalog:
         self,
         overrides: Iterable[str] = (),
         quick: bool = False,
+        folders: Folders = (),
         models_dir: Path = Path("results") / layout.MODELS,
     ) -> None:
         self._overrides = tuple(overrides)
         self._quick = quick
+        self._folders = folders
         self._models_dir = models_dir
         self._suites: dict[str, Suite] = {}
         self._things: dict[tuple[str, str], Thing] = {}
@@ -124,7 +129,8 @@ class Catalog:
             UserError: there is none, or it does not compose.
         """
         if name not in self._suites:
-            suite = self._placed(load_suite(name, self._overrides, self._quick))
+            loaded = load_suite(name, self._overrides, self._quick, self._folders)
+            suite = self._placed(loaded)
             self._suites[name] = suite
             self._things = {**things_of(suite.runs), **self._things}
         return self._suites[name]
@@ -145,7 +151,7 @@ class Catalog:
             UserError: none has.
         """
         if (kind, name) not in self._things:
-            for suite in suite_names():
+            for suite in suite_files(self._folders):
                 try:
                     self.suite(suite)
                 except UserError:  # overrides need not fit a suite that was not asked for
@@ -161,6 +167,7 @@ class Catalog:
         """Digits that change with the list of a suite's runs; where files lie is no part of it."""
         listed = listing(self.suite(name))
         del listed["overrides"]
+        listed.pop("config_dir", None)
         for run in listed["runs"]:
             del run["overrides"]
             run["columns"] = {k: v for k, v in run["columns"].items() if k != "model_path"}

@@ -12,15 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
-
-from ..config import PLACE_KEYS, Run, RunBuilder, key_of, resolve, unused_keys
+from ..config import PLACE_KEYS, Folders, Run, RunBuilder, axis, key_of, resolve, unused_keys
 from ..config.checks import choices_of
+from ..config.grammar import Value, meaning, written
 from ..errors import UserError
-from ..paths import CONF
-
-# What a suite file may contain.
-_KEYS = {"title", "common", "runs", "quick", "axis", "exclude", "variants"}
+from .suite_files import read_suite, suite_files
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,7 @@ class Suite:
             the same under the same names.
         axes: the configuration keys that an ablation varies; none for a comparison of methods.
         overrides: of the file's values, without those of the place.
+        folders: of the user's own that it was composed with.
     """
 
     name: str
@@ -41,39 +38,34 @@ class Suite:
     runs: tuple[Run, ...]
     axes: tuple[str, ...]
     overrides: tuple[str, ...] = ()
+    folders: Folders = ()
 
 
-def suite_names() -> list[str]:
-    """The suites under `conf/suite/`."""
-    return sorted(file.stem for file in (CONF / "suite").glob("*.yaml"))
-
-
-def load_suite(name: str, overrides: Iterable[str] = (), quick: bool = False) -> Suite:
+def load_suite(
+    name: str, overrides: Iterable[str] = (), quick: bool = False, folders: Folders = ()
+) -> Suite:
     """Compose and check every run of a suite.
 
     Args:
-        name: of a file under `conf/suite/`.
-        overrides: `key=value` or `key=value,value`, in place of the suite's own values of that key.
+        name: of a file under `conf/suite/`, or in such a folder of the user's.
+        overrides: `key=value` or a sweep in Hydra's grammar (`key=value,value`), in place of the
+            suite's own values of that key.
         quick: apply the suite's `quick` overrides, a small variant for tests.
+        folders: the user's own, like `conf/`.
 
     Raises:
         UserError: if the suite does not exist, its file is malformed or a run does not compose; the
             message names the suite, the block and, where one value is at fault, the axis.
     """
-    file = CONF / "suite" / f"{name}.yaml"
-    if not file.is_file():
-        raise UserError(f"unknown suite {name!r}; known: {', '.join(suite_names())}")
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or not isinstance(content.get("runs"), list):
-        raise UserError(f"suite {name}: expected a mapping with a list of blocks under 'runs'")
-    if unknown := sorted(set(content) - _KEYS):
-        raise UserError(
-            f"suite {name}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_KEYS))}"
-        )
+    files = suite_files(folders)
+    if name not in files:
+        raise UserError(f"unknown suite {name!r}; known: {', '.join(sorted(files))}")
+    content = read_suite(files[name])
     overrides = tuple(overrides)
-    asked = dict(_split(override) for override in overrides)
+    swept = [axis(override, folders) for override in overrides]
+    asked = {key.removeprefix("++"): values for key, values in swept}  # a suite has no other keys
     replaced = {**(content.get("quick", {}) if quick else {}), **asked}
-    composed = _Runs(RunBuilder())
+    composed = _Runs(RunBuilder(), folders)
     for number, block in enumerate(content["runs"], start=1):
         where = f"suite {name}, block {number}"
         values = {**content.get("common", {}), **block}
@@ -86,22 +78,13 @@ def load_suite(name: str, overrides: Iterable[str] = (), quick: bool = False) ->
                     continue
                 composed.add(point, where)
     composed.refuse_unused(f"suite {name}", asked or [*content.get("common", {}), *replaced])
-    axes = content.get("axis", [])
-    axes = (axes,) if isinstance(axes, str) else tuple(axes)
+    axes = tuple(_values(content.get("axis", [])))
     varied = {key for block in (content.get("common", {}), *content["runs"]) for key in block}
-    if unknown := [axis for axis in axes if axis not in varied]:
+    if unknown := [key for key in axes if key not in varied]:
         raise UserError(f"suite {name}: axis {unknown[0]!r} is no key of its blocks")
-    title, runs = str(content.get("title", name)), tuple(composed.runs.values())
-    return Suite(
-        name, title, runs, axes, tuple(o for o in overrides if key_of(o) not in PLACE_KEYS)
-    )
-
-
-def _split(override: str) -> tuple[str, list[str]]:
-    key, equals, value = override.partition("=")
-    if not equals:
-        raise UserError(f"override {override!r} has no value; expected key=value")
-    return key, value.split(",") if "[" not in value else [value]
+    title, runs = content.get("title") or name, tuple(composed.runs.values())
+    kept = tuple(text for text in overrides if key_of(text) not in PLACE_KEYS)
+    return Suite(name, title, runs, axes, kept, folders)
 
 
 def _points(
@@ -109,7 +92,7 @@ def _points(
     replaced: Mapping[str, Any],
     variants: Mapping[str, Mapping[str, Any]],
     where: str,
-) -> Iterator[dict[str, str]]:
+) -> Iterator[dict[str, Value]]:
     """The product of the axes, each point as its overrides; `replaced` values go first."""
     for variant in _values(axes.get("variant", [None])):
         if variant is not None and variant not in variants:
@@ -123,7 +106,7 @@ def _points(
             if part.get("method") == "dense":  # the reference belongs to every suite
                 chosen["method"] = "dense"
             for point in itertools.product(*map(_values, chosen.values())):
-                yield {key: _text(value) for key, value in zip(chosen, point, strict=True)}
+                yield dict(zip(chosen, point, strict=True))
 
 
 def _dense_apart(axes: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -141,10 +124,10 @@ def _values(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _matches(point: Mapping[str, str], excluded: Mapping[str, Any]) -> bool:
+def _matches(point: Mapping[str, Value], excluded: Mapping[str, Any]) -> bool:
     """Whether a point has one of the excluded values in every key that `excluded` names."""
     return all(
-        point.get(key) in [_text(value) for value in _values(values)]
+        key in point and meaning(key, point[key]) in [meaning(key, one) for one in _values(values)]
         for key, values in excluded.items()
     )
 
@@ -156,9 +139,10 @@ class _Runs:
     where a block names it, for the block, otherwise for the suite.
     """
 
-    def __init__(self, builder: RunBuilder) -> None:
+    def __init__(self, builder: RunBuilder, folders: Folders) -> None:
         self.runs: dict[str, Run] = {}
         self._builder = builder
+        self._folders = folders
         self._used: set[str] = set()
         self._useless: dict[str, str] = {}  # by key: the choice that has no use for it
 
@@ -172,16 +156,16 @@ class _Runs:
         self.refuse_unused(where, (key for key in named if key not in replaced))
         self._used |= before
 
-    def add(self, point: Mapping[str, str], where: str) -> None:
+    def add(self, point: Mapping[str, Value], where: str) -> None:
         """Compose a point; an error names the axis whose value is refused."""
         try:
-            config = resolve(_overrides(point))
+            config = resolve(_overrides(point), self._folders)
             unused = unused_keys(choices_of(config))
             kept = {key: value for key, value in point.items() if key not in unused}
             given = [text for text in _overrides(kept) if key_of(text) not in PLACE_KEYS]
             run = self._builder.run(config, given)
         except UserError as error:
-            culprit = next((key for key in point if _resolves(_without(point, key))), None)
+            culprit = next((key for key in point if self._resolves_without(point, key)), None)
             axis = f", axis {culprit}" if culprit else ""
             raise UserError(f"{where}{axis}: {error}") from error
         self._used |= kept.keys()
@@ -189,6 +173,14 @@ class _Runs:
         first = self.runs.setdefault(run.name, run)
         if first.latency is None and run.latency is not None:
             self.runs[run.name] = replace(first, latency=run.latency)
+
+    def _resolves_without(self, point: Mapping[str, Value], key: str) -> bool:
+        others = {other: value for other, value in point.items() if other != key}
+        try:
+            resolve(_overrides(others), self._folders)
+        except UserError:
+            return False
+        return True
 
     def refuse_unused(self, where: str, keys: Iterable[str]) -> None:
         """Refuse keys that no run used so far.
@@ -209,23 +201,7 @@ def _keys_of(variants: Mapping[str, Mapping[str, Any]], block: Mapping[str, Any]
         yield from variants.get(variant, {})
 
 
-def _overrides(point: Mapping[str, str]) -> list[str]:
+def _overrides(point: Mapping[str, Value]) -> list[str]:
     """A point as overrides: groups first, so that values refine them."""
-    pairs = [f"{key}={value}" for key, value in point.items()]
-    return sorted(pairs, key=lambda pair: "." in pair.partition("=")[0])
-
-
-def _without(point: Mapping[str, str], key: str) -> list[str]:
-    return _overrides({other: value for other, value in point.items() if other != key})
-
-
-def _resolves(overrides: list[str]) -> bool:
-    try:
-        resolve(overrides)
-    except UserError:
-        return False
-    return True
-
-
-def _text(value: object) -> str:
-    return "null" if value is None else str(value)
+    ordered = sorted(point, key=lambda key: "." in key)
+    return [written(key, point[key]) for key in ordered]
