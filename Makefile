@@ -64,4 +64,4 @@ lock:  ## resolve pyproject.toml anew and write envs/lock.txt
 
 clean:  ## remove results and caches, not the environment
 	@rm -rf $(addprefix results/,models calibration windows pruned evaluations measurements latencies \
-		suites testbed tracking timing) .snakemake
+		suites sweeps testbed tracking timing) .snakemake

@@ -33,7 +33,7 @@ from thanos.workflow.folders import older_layout, without_braces
 from thanos.workflow.gpus import name_locks, visible_gpus
 from thanos.workflow.hub import wanted
 from thanos.workflow.options import decoded, overrides_of, texts_of
-from thanos.workflow.suite_files import suite_files
+from thanos.workflow.suite_files import suite_files, sweeps_of
 from thanos.workflow.warm import start_warm_process
 
 
@@ -56,7 +56,7 @@ QUICK = switch("quick")
 MIRROR = decoded(config.get("mirror"))
 with told():
     OVERRIDES = overrides_of(config.get("overrides"), sys.argv)
-FOLDERS = texts_of(config.get("config_dir"))
+FOLDERS = [*texts_of(config.get("config_dir")), *sweeps_of(RESULTS)]
 COMPOSED = OVERRIDES if MIRROR is None else [*OVERRIDES, written("mirror", MIRROR)]
 CHOSEN = config.get("suite", "demo")  # of the targets that look at one
 THREADS = int(config.get("threads", 1))

@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .errors import UserError, is_full_disk
 from .identity import Place
@@ -34,10 +34,13 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+def parser(description: str | None, **options: Any) -> argparse.ArgumentParser:
     """An argument parser that shows a module's docstring as its help."""
     return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **options,
     )
 
 

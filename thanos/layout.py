@@ -11,6 +11,7 @@ MEASUREMENTS = "measurements"  # <id>.json of one corpus, one task or the size
 LATENCIES = "latencies"  # <id>/ of one pruned model
 CONTINUATIONS = "testbed/continuations"  # items of the testbed's task
 SUITES = "suites"  # <suite>/ with its runs, table of results, tables, figures, report
+SWEEPS = "sweeps"  # suite/<name>.yaml of every sweep by hand
 
 RECORD = "pruning.json"
 CHECKPOINT = "checkpoint"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
@@ -25,6 +26,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -39,6 +41,7 @@ from .usage import unused_keys
 GROUPS = tuple(key.name for key in all_keys().values() if key.is_group)
 CONFIG_NAME = "config"
 _PARTS = tuple(name for name in all_keys() if "." not in name)
+_SUITES = ("suite", "timing")  # folders of conf/ that are no group of a run
 Folders = tuple[str, ...]
 
 
@@ -49,6 +52,7 @@ def hydra_of(folders: Folders = ()) -> Hydra:
     Raises:
         UserError: a folder does not exist, or has an option that there is already.
     """
+    version.setbase("1.3")
     ConfigStore.instance().store("schema", Config)
     search = create_config_search_path(str(CONF))
     seen = {f"{file.parent.name}/{file.stem}": CONF for file in CONF.glob("*/*.yaml")}
@@ -126,6 +130,8 @@ def read_overrides(overrides: Sequence[str], folders: Folders = ()) -> list[Over
                 f"override {text!r} has several values; sweep over them with -m, or quote the "
                 f"value if it is one: {written(group, str(text.partition('=')[2]))}"
             )
+        if group in _SUITES:
+            raise UserError(f"{text!r}: suites have a command, python -m thanos suite <name>")
         if override.is_delete() and group in all_keys() and group not in GROUPS:
             raise UserError(f"override {text!r}: a key cannot be removed; give it a value")
         if group in GROUPS and not isinstance(value, dict):
@@ -149,13 +155,26 @@ def _check_option(text: str, override: Override, known: Sequence[str]) -> None:
             raise UserError(f"unknown {group} {name!r}; known: {', '.join(known)}")
 
 
+def composed(overrides: Sequence[str], folders: Folders = (), hydra: bool = False) -> DictConfig:
+    """What is composed, before it is resolved and checked; with Hydra's own part if asked."""
+    choices, values = _apart(overrides, folders)
+    with told(overrides):
+        if not hydra:
+            _check_keys(_applied(choices, values, folders), "", overrides, complete=False)
+            return _applied(choices, values, folders)
+        texts = [str(parsed(text).input_line) for text in overrides]
+        return hydra_of(folders).compose_config(
+            CONFIG_NAME, texts, RunMode.RUN, from_shell=True, with_log_configuration=False
+        )
+
+
 def _composed(overrides: Sequence[str], folders: Folders) -> Config:
     choices, values = _apart(overrides, folders)
     if any("${" in text for text in values) or _refers(choices, folders):
-        composed = _applied(choices, values, folders)
-        _check_keys(composed, "", overrides)
-        with _told(overrides):
-            config = OmegaConf.to_object(composed)
+        whole = _applied(choices, values, folders)
+        _check_keys(whole, "", overrides)
+        with told(overrides):
+            config = OmegaConf.to_object(whole)
     else:
         given: dict[str, list[str]] = {name: [] for name in _PARTS}
         for text in values:
@@ -182,7 +201,7 @@ def _chosen(choices: tuple[str, ...], folders: Folders) -> DictConfig:
     loader = hydra_of(folders).config_loader
     assert isinstance(loader, ConfigLoaderImpl)
     repository = CachingConfigRepository(loader.repository)
-    with _told(choices):
+    with told(choices):
         defaults = create_defaults_list(
             repository,
             CONFIG_NAME,
@@ -206,7 +225,7 @@ def _part(key: str, choices: tuple[str, ...], values: tuple[str, ...], folders: 
     """A part of the configuration: shared by many runs, and changed by none."""
     composed = _applied(choices, values, folders)
     _check_keys(composed, key, choices + values)
-    with _told(values):
+    with told(values):
         node = composed._get_node(key)
         return OmegaConf.to_object(node) if OmegaConf.is_config(node) else composed[key]
 
@@ -215,19 +234,21 @@ def _applied(choices: tuple[str, ...], values: tuple[str, ...], folders: Folders
     composed = _chosen(choices, folders)
     if values:
         composed = copy.deepcopy(composed)
-        with _told(values):
+        with told(values):
             ConfigLoaderImpl._apply_overrides_to_config([parsed(text) for text in values], composed)
     return composed
 
 
-def _check_keys(composed: DictConfig, part: str, overrides: Sequence[str]) -> None:
-    """Check that a part, or with "" all, has the keys of the schema, no other, and their values."""
+def _check_keys(
+    composed: DictConfig, part: str, overrides: Sequence[str], complete: bool = True
+) -> None:
+    """Check that a part, or with "" all, has the keys of the schema only, and all their values."""
     have = set(_names(composed))
     known = {name for name in all_keys() if name.partition(".")[0] == part or not part}
     mine = {name for name in have if name.partition(".")[0] == part or not part}
     if unknown := sorted(mine - known):
         raise UserError(_unknown(unknown[0], overrides))
-    for name in sorted(known):
+    for name in sorted(known) if complete else ():
         holder, _, last = name.rpartition(".")
         node = OmegaConf.select(composed, holder) if holder else composed
         if OmegaConf.is_missing(node, last):
@@ -243,7 +264,7 @@ def _names(composed: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 @contextmanager
-def _told(overrides: Sequence[str]) -> Iterator[None]:
+def told(overrides: Sequence[str]) -> Iterator[None]:
     """Say what Hydra refuses in one line that names the key and, where there is one, the remedy."""
     try:
         yield

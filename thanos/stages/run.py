@@ -3,7 +3,7 @@
     python -m thanos model=hf model.path=<folder or hub id> method=thanos pattern=2:4 \\
         calibration=text calibration.path=a.txt evaluation=text evaluation.path=b.txt output_dir=out
 
-Keys and defaults are in conf/config.yaml and its groups. `out` then holds config.yaml,
+Keys and defaults are shown by `python -m thanos --help`. `out` then holds config.yaml,
 metrics.json, pruning.json and checkpoint/; it appears only when everything is done. Until then
 what is finished lies in out.partial/, from where the same command goes on.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from ..artifacts import write_json, write_manifest, write_text
 from ..command import parser
-from ..config import PLACE_KEYS, Run, RunBuilder, dumps, key_of, refuse_unused, resolve
+from ..config import PLACE_KEYS, Folders, Run, RunBuilder, dumps, key_of, refuse_unused, resolve
 from ..errors import UserError
 
 
@@ -25,12 +25,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; see the module's docstring."""
     options = parser(__doc__)
     options.add_argument("overrides", nargs="*", metavar="key=value")
-    overrides = options.parse_args(arguments).overrides
-    config = resolve(overrides)
+    options.add_argument("--config-dir", nargs="*", default=[], metavar="folder")
+    given = options.parse_args(arguments)
+    run_into(given.overrides, tuple(given.config_dir))
+
+
+def run_into(overrides: Sequence[str], folders: Folders = ()) -> None:
+    """Do one run and write it to `output_dir`, whole or not at all.
+
+    Raises:
+        UserError: the configuration is wrong, or `output_dir` missing or there already.
+    """
+    config = resolve(overrides, folders)
     refuse_unused(config, overrides)
     if config.output_dir is None:
         raise UserError("key 'output_dir' must be given: the folder to write, which must not exist")
-    folder = Path(config.output_dir)
+    folder = Path(config.output_dir).expanduser()
     if folder.exists():
         raise UserError(f"output_dir {folder} exists already; give another or remove it")
     run = RunBuilder().run(config, [o for o in overrides if key_of(o) not in PLACE_KEYS])
@@ -41,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         metrics = carry_out(run, unfinished, work)
+        made = {"run": run.name, "overrides": list(run.overrides), "spec": run.evaluation.to_json()}
+        made |= {"config_dir": list(folders)} if folders else {}
+        write_json(unfinished / "metrics.json", {**made, **metrics})
         write_text(unfinished / "config.yaml", dumps(config))
         unfinished.rename(folder)
         for done in ("measurements", *([run.pruning.id] if run.pruning else [])):
@@ -53,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def carry_out(run: Run, folder: Path, work: Path) -> dict[str, Any]:
-    """Do one run, write its files to `folder` and return its metrics.
+    """Do one run, write checkpoint and record to `folder` and return its metrics.
 
     Args:
         run: what to make.
@@ -94,8 +107,6 @@ def carry_out(run: Run, folder: Path, work: Path) -> dict[str, Any]:
     }
     if run.latency is not None:
         metrics["efficiency"] = measure_latency(run.latency, place, checkpoint)
-    facts = {"run": run.name, "overrides": list(run.overrides), "spec": spec.to_json()}
-    write_json(folder / "metrics.json", {**facts, **metrics})
     return metrics
 
 

@@ -65,12 +65,14 @@ def _specs(run: Run) -> Iterator[tuple[str, Spec]]:
 
 def listing(suite: Suite) -> dict[str, Any]:
     """A suite's runs as JSON values: what they are called, and where their results lie."""
+    # Sweeps lie beside their results, where they are found by themselves.
+    folders = [folder for folder in suite.folders if Path(folder).name != layout.SWEEPS]
     return {
         "suite": suite.name,
         "title": suite.title,
         "axes": list(suite.axes),
         "overrides": list(suite.overrides),
-        **({"config_dir": list(suite.folders)} if suite.folders else {}),
+        **({"config_dir": folders} if folders else {}),
         "runs": [
             {
                 "run": run.name,

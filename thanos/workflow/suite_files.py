@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from .. import layout
 from ..errors import UserError
 from ..paths import CONF
 
@@ -17,6 +18,12 @@ def suite_files(folders: Iterable[str] = ()) -> dict[str, Path]:
     """The suites of `conf/suite/` and of a user's own folders, by name."""
     places = [CONF, *map(Path, folders)]
     return {f.stem: f for place in places for f in sorted((place / "suite").glob("*.yaml"))}
+
+
+def sweeps_of(results: Path) -> list[str]:
+    """The folder of the sweeps that were run by hand into a results folder, if there are any."""
+    folder = results / layout.SWEEPS
+    return [str(folder)] if folder.is_dir() else []
 
 
 def read_suite(file: Path) -> dict[str, Any]:

@@ -60,8 +60,17 @@ def load_suite(
     files = suite_files(folders)
     if name not in files:
         raise UserError(f"unknown suite {name!r}; known: {', '.join(sorted(files))}")
-    content = read_suite(files[name])
-    overrides = tuple(overrides)
+    return compose_suite(name, read_suite(files[name]), tuple(overrides), quick, folders)
+
+
+def compose_suite(
+    name: str,
+    content: Mapping[str, Any],
+    overrides: tuple[str, ...] = (),
+    quick: bool = False,
+    folders: Folders = (),
+) -> Suite:
+    """Compose and check every run of a suite, given what its file has or would have."""
     swept = [axis(override, folders) for override in overrides]
     asked = {key.removeprefix("++"): values for key, values in swept}  # a suite has no other keys
     replaced = {**(content.get("quick", {}) if quick else {}), **asked}
@@ -160,6 +169,11 @@ class _Runs:
         """Compose a point; an error names the axis whose value is refused."""
         try:
             config = resolve(_overrides(point), self._folders)
+            for key in {"output_dir", "models_dir"} & point.keys():
+                raise UserError(
+                    f"key {key!r} is for one run by hand; what suites make lies in one store, "
+                    "the results folder"
+                )
             unused = unused_keys(choices_of(config))
             kept = {key: value for key, value in point.items() if key not in unused}
             given = [text for text in _overrides(kept) if key_of(text) not in PLACE_KEYS]
