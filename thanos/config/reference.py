@@ -31,8 +31,8 @@ def markdown() -> str:
     lines = [
         "# Keys",
         "",
-        "Made from the schema (`thanos/config/schema.py`), as `thanos --help` is. An option may have",
-        "another default than the key: `thanos --cfg job` prints what is composed.",
+        "Made from the schema (`thanos/config/schema.py`), as `thanos --help` is. An option may",
+        "have another default than the key: `thanos --cfg job` prints what is composed.",
         "",
         "| group | options |",
         "|---|---|",
