@@ -143,7 +143,7 @@ CHANGES = [
     # These say when, where and how something is made, not what.
     ("provenance.py", "def source_revision(", f"{UNUSED}def source_revision(", set()),
     ("workflow/resources.py", "_PROGRAM = 800", "_PROGRAM = 900", set()),
-    ("config/usage.py", "def key_of(", f"{UNUSED}def key_of(", set()),
+    ("config/usage.py", "def unused_keys(", f"{UNUSED}def unused_keys(", set()),
     ("config/schema.py", "seed: int = 0", "seed: int = 1", set()),
     # A package's `__init__` passes names on: a new one changes nothing.
     ("models/__init__.py", '    "BlockSource",\n', '    "BlockSource",\n    "Another",\n', set()),
