@@ -31,6 +31,7 @@ from thanos.workflow.catalog import Catalog
 from thanos.workflow.failures import failures
 from thanos.workflow.folders import older_layout, without_braces
 from thanos.workflow.gpus import name_locks, visible_gpus
+from thanos.paths import PROJECT, SOURCE
 from thanos.workflow.hub import wanted
 from thanos.workflow.options import decoded, overrides_of, texts_of
 from thanos.workflow.suite_files import suite_files, sweeps_of
@@ -83,12 +84,12 @@ name_locks()
 
 # Jobs run this very source, and `python`: in a conda environment its own, otherwise the one that
 # runs Snakemake.
-_source = (
-    f"export PYTHONPATH={shlex.quote(workflow.basedir)}${{PYTHONPATH:+:$PYTHONPATH}}; "
-)
+_source = f"export PYTHONPATH={shlex.quote(str(SOURCE))}${{PYTHONPATH:+:$PYTHONPATH}}; "
 _python = f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
 if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
     _python = ""
+    if PROJECT != SOURCE:  # its packages would come along into the environment
+        raise WorkflowError("--sdm conda needs a checkout of the project, not a wheel")
 shell.prefix(
     f"set -euo pipefail; {_source}{_python}".replace("{", "{{").replace("}", "}}")
 )

@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
+# The folder that `thanos/` lies in: of the checkout, or where packages are installed.
+SOURCE = _PACKAGE.parent
+# The folder of conf/, rules/, Snakefile, profiles/ and reference values: a wheel has it inside.
+PROJECT = _PACKAGE / "project" if (_PACKAGE / "project").is_dir() else SOURCE
 CONF = PROJECT / "conf"
 
 
 def model_folder(path: str) -> Path | None:
     """The local folder that `model.path` names, if there is one; absolute.
 
-    The testbed's models are found from any working directory.
+    It is looked for where the user stands; the testbed's models are found from anywhere.
     """
-    for folder in (Path(path).expanduser(), PROJECT / path):
+    for folder in (Path(path).expanduser(), SOURCE / path):
         if folder.is_dir():
             return folder.absolute()
     return None

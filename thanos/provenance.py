@@ -57,8 +57,10 @@ def provenance(
 
 
 def source_revision() -> dict[str, Any]:
-    """The git revision of the project, and whether the tree differs from it."""
-    revision = _git("rev-parse", "HEAD")
+    """The git revision of the project's checkout, and whether the tree differs from it."""
+    # An installed package may lie within another project's repository.
+    checkout = (PROJECT / ".git").exists()
+    revision = _git("rev-parse", "HEAD") if checkout else None
     dirty = None if revision is None else bool(_git("status", "--porcelain"))
     return {"revision": revision, "dirty": dirty}
 

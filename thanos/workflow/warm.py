@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ..command import parser, run_command
 from ..identity.fingerprints import stage_fingerprint
-from ..paths import PROJECT
+from ..paths import SOURCE
 from .suites import Suite
 
 MOST_AT_ONCE = 256
@@ -53,7 +53,7 @@ def start_warm_process(suites: Iterable[Suite], threads: int) -> None:
         [sys.executable, "-m", "thanos.workflow.warm", address, *modules],
         stdin=subprocess.PIPE,  # it ends when this is closed, however Snakemake ends
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": str(threads)},
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": str(threads)},
     )
     os.environ.update({SOCKET_VARIABLE: address})
 
