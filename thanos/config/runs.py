@@ -78,7 +78,7 @@ class RunBuilder:
             UserError: a local model or text that it names cannot be read.
         """
         choices = choices_of(config)
-        model = self._model(config.model)
+        model = self.model(config.model)
         pruning = self._pruning(choices, model)
         evaluation = config.evaluation
         spec = EvaluationSpec(
@@ -107,35 +107,21 @@ class RunBuilder:
         )
 
     def _pruning(self, choices: Choices, model: ModelSpec) -> PruningSpec | None:
-        config, method, pattern = choices.config, choices.method, choices.pattern
-        if method is None or pattern is None:
+        if choices.method is None or choices.pattern is None:
             return None
-        calibration = None
+        text = None
         if choices.calibrated:
-            source = config.calibration
+            source = choices.config.calibration
             path = source.path if choices.calibrates_on_file else None
             text = self._text(source.source, path, "calibration")
-            context = config.model.context
-            calibration = CalibrationSpec(model, text, context, source.windows, config.seed)
-        given = config.method
-        block_size = given.block_size or default_block_size(pattern)
-        return PruningSpec(
-            model=model,
-            calibration=calibration,
-            method=method,
-            pattern=pattern,
-            outlier_fraction=config.outlier_fraction,
-            outlier_score=config.outlier_score if config.outlier_fraction else None,
-            block_size=block_size if method.walks_blocks(pattern) else None,
-            damping=given.damping if method.needs_factor else None,
-            refine_steps=given.refine_steps,
-            precision=config.precision,
-            layer_errors=config.layer_errors,
-            skip=tuple(config.model.skip),
-            rare_experts=config.model.rare_experts,
-        )
+        return pruning_spec(choices, model, text)
 
-    def _model(self, given: ModelConfig) -> ModelSpec:
+    def model(self, given: ModelConfig) -> ModelSpec:
+        """The spec of a model as it is stored.
+
+        Raises:
+            UserError: it is neither on this machine nor an id of the hub.
+        """
         if given.package is not None:
             return ModelSpec(given.path, gguf=given.gguf, package=given.package)
         file = Path(given.path).expanduser().absolute()
@@ -170,6 +156,39 @@ class RunBuilder:
         if str(file) not in self.files:
             self.files[str(file)] = file_hash(file)
         return self.files[str(file)]
+
+
+def pruning_spec(choices: Choices, model: ModelSpec, text: TextSpec | None) -> PruningSpec:
+    """The spec of the model that these choices, which prune, make of another.
+
+    Args:
+        choices: with a method.
+        model: to prune.
+        text: to calibrate on; None without calibration.
+    """
+    config, method, pattern = choices.config, choices.method, choices.pattern
+    assert method is not None
+    assert pattern is not None
+    given, calibration = config.method, None
+    if text is not None:
+        context, windows = config.model.context, config.calibration.windows
+        calibration = CalibrationSpec(model, text, context, windows, config.seed)
+    block_size = given.block_size or default_block_size(pattern)
+    return PruningSpec(
+        model=model,
+        calibration=calibration,
+        method=method,
+        pattern=pattern,
+        outlier_fraction=config.outlier_fraction,
+        outlier_score=config.outlier_score if config.outlier_fraction else None,
+        block_size=block_size if method.walks_blocks(pattern) else None,
+        damping=given.damping if method.needs_factor else None,
+        refine_steps=given.refine_steps,
+        precision=config.precision,
+        layer_errors=config.layer_errors,
+        skip=tuple(config.model.skip),
+        rare_experts=config.model.rare_experts,
+    )
 
 
 def place_of(config: Config) -> Place:

@@ -40,16 +40,20 @@ def calibrate(spec: CalibrationSpec, place: Place, folder: Path) -> None:
         spec.seed,
         source=path or spec.text.source,
     )
+    facts = {
+        "spec": spec.to_json(),
+        "corpus_sha256": documents_hash(documents),
+        "provenance": provenance(started, found, place=place),
+    }
+    write_windows(windows, facts, folder)
+
+
+def write_windows(windows: Tensor, facts: dict[str, Any], folder: Path) -> None:
+    """Write windows, (windows, seqlen) int64 token ids, with what is known of them."""
     with atomic_folder(folder) as temporary:
         save_file({"tokens": windows}, temporary / TOKENS)
-        facts = {
-            "spec": spec.to_json(),
-            "shape": list(windows.shape),
-            "corpus_sha256": documents_hash(documents),
-            "tokens_sha256": tokens_hash(windows),
-            "provenance": provenance(started, found, place=place),
-        }
-        write_manifest(temporary, facts)
+        hashed = {"shape": list(windows.shape), "tokens_sha256": tokens_hash(windows)}
+        write_manifest(temporary, {**facts, **hashed})
 
 
 def read_windows(folder: Path) -> tuple[Tensor, dict[str, Any]]:

@@ -10,7 +10,7 @@ killed, the same command goes on from there.
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ..identity import Place, PruningSpec
 from ..identity.fingerprints import Fingerprint, fingerprint
 from ..identity.spec import read_spec
 from ..models import (
+    BlockSource,
     FinishedBlocks,
     LayerRecord,
     PruneLayer,
@@ -83,7 +84,17 @@ def prune(
         folder, dtype=dtype, trust_remote_code=spec.model.trust_remote_code, finished=finished
     )
     check_layers(spec, model)
-    layers = _prune_blocks(spec, place, model, windows, finished, device, work)
+    tokens = 0 if windows is None else windows.numel()
+    layers = prune_blocks(
+        spec,
+        place,
+        model,
+        windows,
+        device=device,
+        storage_dtype=model.storage_dtype,
+        done=tuple(finished.records),
+        hidden=hidden_states(model.hidden_bytes(tokens), place.hidden_budget, work),
+    )
     facts = {
         "spec": spec.to_json(),
         "calibration": drawn,
@@ -93,7 +104,7 @@ def prune(
     }
     manifest = _write_checkpoint(folder, finished, tokenizer, facts, work, checkpoint)
     return {
-        **_summary(layers),
+        **summary(layers),
         "seconds": time.perf_counter() - started,
         "peak_memory_bytes": peak_memory(device),
         "memory_plan": asdict(plan),
@@ -103,12 +114,12 @@ def prune(
             for name, file in manifest["files"].items()
             if name.endswith(".safetensors")
         },
-        "layers": [_layer_row(layer) for layer in layers],
+        "layers": [layer_row(layer) for layer in layers],
         **facts,
     }
 
 
-def check_layers(spec: PruningSpec, model: StreamedBlocks) -> None:
+def check_layers(spec: PruningSpec, model: BlockSource) -> None:
     """Check that every layer can have the pattern, before the first one is pruned.
 
     Raises:
@@ -174,31 +185,44 @@ def data_free_pruner(
     return prune_layer
 
 
-def _prune_blocks(
+def prune_blocks(
     spec: PruningSpec,
     place: Place,
-    model: StreamedBlocks,
+    source: BlockSource,
     windows: torch.Tensor | None,
-    finished: FinishedBlocks,
+    *,
     device: torch.device,
-    work: Path,
+    storage_dtype: torch.dtype,
+    done: Sequence[Sequence[LayerRecord]] = (),
+    hidden: list[torch.Tensor] | None = None,
 ) -> list[LayerRecord]:
+    """Prune a model's blocks, streamed or loaded, as a spec says; see `prune_model`.
+
+    Args:
+        spec: of the pruned model; its model is wherever `source` has it from.
+        place: where it is computed.
+        source: of the blocks.
+        windows: (n, T) token ids; None if the spec has no calibration.
+        device: where blocks run and are pruned.
+        storage_dtype: what pruned weights are rounded to.
+        done: records of the first blocks, which the source hands out pruned.
+        hidden: where hidden states are kept.
+    """
     needed = required_statistics(
         spec.method, spec.outlier_fraction, spec.refine_steps, spec.outlier_score
     )
-    tokens = 0 if windows is None else windows.numel()
     return prune_model(
-        model,
+        source,
         windows,
-        layer_pruner(spec, place.memory_budget, model.storage_dtype),
+        layer_pruner(spec, place.memory_budget, storage_dtype),
         statistics="gram" if spec.layer_errors else needed,
         batch_size=place.calibration_batch,
         device=device,
         statistics_dtype=getattr(torch, spec.precision),
         skip=spec.skip,
-        data_free=data_free_pruner(spec, needed, model.storage_dtype),
-        done=tuple(finished.records),
-        hidden=hidden_states(model.hidden_bytes(tokens), place.hidden_budget, work),
+        data_free=data_free_pruner(spec, needed, storage_dtype),
+        done=done,
+        hidden=hidden,
     )
 
 
@@ -237,12 +261,14 @@ def _write_checkpoint(
     return manifest
 
 
-def _layer_row(layer: LayerRecord) -> dict[str, Any]:
+def layer_row(layer: LayerRecord) -> dict[str, Any]:
+    """What `pruning.json` says of a layer."""
     row = asdict(layer)
     return {"layer": row.pop("name"), **row}
 
 
-def _summary(layers: list[LayerRecord]) -> dict[str, float | None]:
+def summary(layers: list[LayerRecord]) -> dict[str, float | None]:
+    """What `pruning.json` says of all layers: sparsity, and mean relative error where known."""
     sizes = [layer.shape[0] * layer.shape[1] for layer in layers]
     zeros = sum(size * layer.sparsity for size, layer in zip(sizes, layers, strict=True))
     errors = [layer.relative_error for layer in layers if layer.relative_error is not None]
