@@ -15,7 +15,7 @@ from .config.checks import choices_of
 from .config.grammar import written
 from .config.keys import all_keys
 from .config.runs import place_of, pruning_spec
-from .data.windows import documents_hash, sample_windows, tokens_hash
+from .data.windows import sample_windows, survey, tokens_hash
 from .device import resolve_device, used
 from .errors import UserError
 from .identity import ModelSpec, PruningSpec, TextSpec
@@ -279,7 +279,7 @@ def _tokens(
         documents = _documents(text)
         count, seed = spec.calibration.windows, spec.calibration.seed
         tokens = sample_windows(documents, tokenizer(), count, length, seed, source="text")
-        corpus = documents_hash(documents)
+        corpus = survey(documents).sha256
     return tokens, {"corpus_sha256": corpus, "tokens_sha256": tokens_hash(tokens)}
 
 

@@ -70,7 +70,7 @@ def test_c4_shards(tmp_path):
     texts = [f"document {i}\nline" for i in range(1200)]
     write(tmp_path / "c4/c4-train.00000-of-01024.json.gz", shard(["a", "b\nc"]))
     write(tmp_path / "c4/c4-validation.00000-of-00008.json.gz", shard(texts))
-    assert calibration_documents("c4", mirror=tmp_path) == ["a", "b\nc"]
+    assert list(calibration_documents("c4", mirror=tmp_path)) == ["a", "b\nc"]
     assert evaluation_text("c4", mirror=tmp_path) == " ".join(texts[:1100])
     assert evaluation_max_windows("c4") == 256
     assert evaluation_max_windows("wikitext2") is None
@@ -79,7 +79,7 @@ def test_c4_shards(tmp_path):
 def test_a_plain_text_sample_of_c4_has_one_document_per_line(tmp_path, caplog):
     file = write(tmp_path / "sample.txt", "first document\u2028same line\n\nsecond\n")
     documents = ["first document\u2028same line", "second"]
-    assert calibration_documents("c4", path=file) == documents
+    assert list(calibration_documents("c4", path=file)) == documents
     assert evaluation_text("c4", path=file) == " ".join(documents)
     assert "c4: 2 documents, the protocol takes 1100" in caplog.text
 
@@ -94,7 +94,7 @@ def test_public_sets_are_fetched_by_name_at_a_pinned_revision(tmp_path, monkeypa
         return str(file)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
-    assert calibration_documents("c4") == ["a", "b"]
+    assert list(calibration_documents("c4")) == ["a", "b"]
     revision = "1588ec454efa1a09f29cd18ddd04fe05fc8653a2"
     assert asked == [
         ("allenai/c4", "en/c4-train.00000-of-01024.json.gz", "dataset", revision),
@@ -151,13 +151,13 @@ def test_unreadable_files(tmp_path, source, content, message):
         ("c4.json.gz", b"plain", "cannot be read .*; fetch it again"),
         ("c4.jsonl", b'{"text": "a"}\n{"tex', "line 2: not JSON"),
         ("c4.jsonl", b"[1]\n", "line 1: expected a JSON object"),
-        ("c4.jsonl", b'{"content": "a"}\n', "has no 'text'"),
+        ("c4.jsonl", b'{"content": "a"}\n', "line 1: it has no text 'text'"),
         ("c4.parquet", b"PAR1 damaged", "cannot be read"),
     ],
 )
 def test_damaged_copies_of_public_sets(tmp_path, name, content, message):
     with pytest.raises(UserError, match=message):
-        calibration_documents("c4", path=write(tmp_path / name, content))
+        list(calibration_documents("c4", path=write(tmp_path / name, content)))
 
 
 def test_a_folder_is_not_a_file(tmp_path):

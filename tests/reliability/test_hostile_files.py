@@ -23,7 +23,7 @@ from thanos.errors import UserError
 from thanos.identity import Place, PruningSpec
 from thanos.identity.spec import read_spec
 from thanos.models.checkpoint import check_copied
-from thanos.models.loading import read_config
+from thanos.models.description import read_config
 from thanos.models.location import listed_weight_files, mirrored_folder
 from thanos.models.memory_plan import Work, plan_memory
 from thanos.models.safetensors_layout import FLOAT_BYTES, read_header

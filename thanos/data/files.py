@@ -3,7 +3,9 @@
 import gzip
 import json
 import logging
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,27 +41,24 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: as `read_text`, and if a line is not a JSON object.
     """
-    rows = []
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}, line {number}: not JSON ({error.msg}); fetch it again"
-            ) from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: expected a JSON object; fetch the file again")
-        rows.append(row)
-    return rows
+    lines = enumerate(read_lines(path), start=1)
+    return [json_object(path, number, line) for number, line in lines if line.strip()]
 
 
-def read_parquet_column(path: Path, column: str) -> list[str]:
-    """Return one text column of a Parquet file."""
-    from pyarrow import parquet  # only the hub's files need it
+def json_object(path: Path, number: int, line: str) -> dict[str, Any]:
+    """Return the object in a line of a JSON-lines file.
 
-    return _read(path, lambda: parquet.read_table(path, columns=[column])[column].to_pylist())
+    Raises:
+        UserError: the line is not a JSON object.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", "nested too deeply")
+        raise UserError(f"{path}, line {number}: not JSON ({reason}); fetch it again") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{path}, line {number}: expected a JSON object; fetch the file again")
+    return row
 
 
 def hub_file(
@@ -99,23 +98,40 @@ def hub_file(
         hub_log.setLevel(level)
 
 
+def check_file(path: Path) -> None:
+    """Refuse what is no file.
+
+    Raises:
+        UserError: it is a folder, or nothing.
+    """
+    if not path.is_file():
+        kind = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {kind}; give the path of a text file")
+
+
+@contextmanager
+def told_if_damaged(path: Path) -> Iterator[None]:
+    """Say in one line that a file is damaged: a gzip file that is cut short, say, or Parquet."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}); fetch it again") from error
+
+
 def _decompressed(path: Path) -> bytes:
     content = path.read_bytes()
     return gzip.decompress(content) if path.suffix == ".gz" else content
 
 
 def _read(path: Path, read: Callable[[], Content]) -> Content:
-    if not path.is_file():
-        kind = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise UserError(f"{path} {kind}; give the path of a text file")
-    try:
-        content = read()
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 (byte {error.start}); convert it, e.g. with iconv -t utf-8"
-        ) from error
-    except (OSError, EOFError, ValueError) as error:  # truncated gzip, damaged Parquet
-        raise UserError(f"{path} cannot be read ({error}); fetch it again") from error
+    check_file(path)
+    with told_if_damaged(path):
+        try:
+            content = read()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path} is not UTF-8 (byte {error.start}); convert it, e.g. with iconv -t utf-8"
+            ) from error
     if not content or (isinstance(content, str) and not content.strip()):
         raise UserError(f"{path} is empty; give a file with text")
     return content

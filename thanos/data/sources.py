@@ -17,20 +17,17 @@ The last three come from the hub at a pinned revision; without network they are 
 `.txt` file in place of a C4 shard has one document per line.
 """
 
+import itertools
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..errors import UserError
-from .files import (
-    hub_file,
-    read_json_lines,
-    read_lines,
-    read_parquet_column,
-    read_text,
-)
+from .files import hub_file, json_object, read_lines, read_text
+from .streams import LineDocuments, ParquetDocuments
 
 SOURCES = ("docstrings", "text", "c4", "wikitext2", "ptb")
 CONTRASTS = ("code", "shuffled")  # for calibration only
@@ -89,8 +86,8 @@ EVALUATION = {
 
 def calibration_documents(
     source: str, path: str | Path | None = None, mirror: str | Path | None = None
-) -> list[str]:
-    """Return the documents that calibration windows are drawn from.
+) -> Sequence[str]:
+    """Return the documents that calibration windows are drawn from; those of C4 stay in their file.
 
     Args:
         source: one of `SOURCES` or `CONTRASTS`.
@@ -122,13 +119,14 @@ def evaluation_text(
         return read_text(Path(str(path)))
     rows = _rows(source, EVALUATION[source], path, mirror)
     if source == "c4":
-        if len(rows) < C4_VALIDATION_DOCUMENTS:
+        first = list(itertools.islice(rows, C4_VALIDATION_DOCUMENTS))
+        if len(first) < C4_VALIDATION_DOCUMENTS:
             logger.warning(
                 "c4: %d documents, the protocol takes %d: not comparable with published values",
-                len(rows),
+                len(first),
                 C4_VALIDATION_DOCUMENTS,
             )
-        return " ".join(rows[:C4_VALIDATION_DOCUMENTS])
+        return " ".join(first)
     return _documents(source, rows)[0]
 
 
@@ -189,7 +187,7 @@ def evaluation_max_windows(source: str) -> int | None:
     return C4_VALIDATION_WINDOWS if source == "c4" else None
 
 
-def _documents(source: str, rows: list[str]) -> list[str]:
+def _documents(source: str, rows: Sequence[str]) -> Sequence[str]:
     match source:
         case "wikitext2":
             return ["\n\n".join(rows)]
@@ -231,7 +229,7 @@ def _contrast(source: str) -> list[str]:
 
 def _rows(
     source: str, split: Split, path: str | Path | None, mirror: str | Path | None
-) -> list[str]:
+) -> Sequence[str]:
     if path is not None:
         file = Path(path)
     elif mirror is not None:
@@ -256,23 +254,27 @@ def _mirrored(source: str, split: Split, mirror: Path) -> Path:
     )
 
 
-def _reader(file: Path, split: Split) -> Callable[[Path], list[str]]:
+def _reader(file: Path, split: Split) -> Callable[[Path], Sequence[str]]:
     """Choose by the file's suffix how the rows of the hub's data set are had from it."""
     name = file.name.removesuffix(".gz")
     if name.endswith(".parquet"):
-        return lambda path: read_parquet_column(path, split.column)
+        return lambda path: ParquetDocuments(path, split.column)
     if name.endswith((".json", ".jsonl")):
-        return lambda path: _column(path, split.column)
+        return lambda path: LineDocuments(path, partial(_column, split.column))
     if split.repository == "Salesforce/wikitext":
         return _wikitext_rows
-    return lambda path: [line.strip() for line in read_lines(path) if line.strip()]
+    return lambda path: LineDocuments(path, _stripped)
 
 
-def _column(path: Path, column: str) -> list[str]:
-    try:
-        return [row[column] for row in read_json_lines(path)]
-    except KeyError as error:
-        raise UserError(f"{path}: a line has no {column!r}; fetch the file again") from error
+def _column(column: str, path: Path, number: int, line: str) -> str:
+    text = json_object(path, number, line).get(column)
+    if not isinstance(text, str):
+        raise UserError(f"{path}, line {number}: it has no text {column!r}; fetch the file again")
+    return text
+
+
+def _stripped(path: Path, number: int, line: str) -> str:
+    return line.strip()
 
 
 def _wikitext_rows(path: Path) -> list[str]:

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +20,29 @@ if TYPE_CHECKING:  # a job that only counts windows must not pay for the import
 MAX_ADDED_TOKENS = 8
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What one reading of all documents tells of them.
+
+    Attributes:
+        sizes: of each document in bytes of UTF-8.
+        sha256: of documents in their order: the identity of a calibration corpus.
+    """
+
+    sizes: Sequence[int]
+    sha256: str
+
+
+def survey(documents: Iterable[str]) -> Survey:
+    """Read all documents once, holding one at a time."""
+    sizes, digest = array("Q"), hashlib.sha256()
+    for document in documents:
+        content = document.encode()
+        sizes.append(len(content))
+        digest.update(f"{len(content)}\n".encode() + content)
+    return Survey(sizes, digest.hexdigest())
+
+
 def sample_windows(
     documents: Sequence[str],
     tokenizer: "PreTrainedTokenizerBase",
@@ -26,6 +51,7 @@ def sample_windows(
     seed: int,
     *,
     source: str = "calibration",
+    sizes: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """Draw calibration windows: a random document longer than the window, a random offset in it.
 
@@ -33,7 +59,9 @@ def sample_windows(
     document is tokenised when it is first drawn, and never again.
 
     Args:
+        documents: may lie in a file, see `thanos.data.streams`: those that are drawn are asked for.
         source: name of the documents' source, for the error message.
+        sizes: of the documents, if they are known already.
 
     Returns:
         (windows, seqlen) int64 token ids, a function of the arguments alone.
@@ -42,17 +70,17 @@ def sample_windows(
         UserError: if no document is longer than the window.
     """
     generator = random.Random(seed)
-    candidates = [
-        index
-        for index, document in enumerate(documents)
-        if len(document.encode()) + MAX_ADDED_TOKENS > seqlen
-    ]
+    if sizes is None:
+        sizes = survey(documents).sizes
+    candidates = array(
+        "Q", (index for index, size in enumerate(sizes) if size + MAX_ADDED_TOKENS > seqlen)
+    )
     tokens: dict[int, torch.Tensor] = {}  # of the documents that are long enough
     longest = 0
     drawn: list[torch.Tensor] = []
     while len(drawn) < windows:
         if not candidates:
-            raise UserError(_too_short(source, documents, longest, seqlen))
+            raise UserError(_too_short(source, sizes, longest, seqlen))
         position = generator.randrange(len(candidates))
         index = candidates[position]
         if index not in tokens:
@@ -62,10 +90,10 @@ def sample_windows(
                 candidates[position] = candidates[-1]
                 candidates.pop()
                 continue
-            tokens[index] = ids
+            tokens[index] = ids.int()  # no vocabulary has more
         ids = tokens[index]
         start = generator.randrange(len(ids) - seqlen + 1)
-        drawn.append(ids[start : start + seqlen])
+        drawn.append(ids[start : start + seqlen].long())
     return torch.stack(drawn)
 
 
@@ -131,21 +159,11 @@ def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def documents_hash(documents: Sequence[str]) -> str:
-    """Return the sha256 of documents in their order: the identity of a calibration corpus."""
-    digest = hashlib.sha256()
-    for document in documents:
-        content = document.encode()
-        digest.update(f"{len(content)}\n".encode() + content)
-    return digest.hexdigest()
-
-
-def _too_short(source: str, documents: Sequence[str], longest: int, seqlen: int) -> str:
+def _too_short(source: str, sizes: Sequence[int], longest: int, seqlen: int) -> str:
     if longest == 0:  # every document was dismissed by its size alone
-        bytes_of_longest = max((len(document.encode()) for document in documents), default=0)
-        found = f"the longest of {len(documents)} has {bytes_of_longest} bytes"
+        found = f"the longest of {len(sizes)} has {max(sizes, default=0)} bytes"
     else:
-        found = f"the longest of {len(documents)} has {longest} tokens"
+        found = f"the longest of {len(sizes)} has {longest} tokens"
     return (
         f"{source}: no document is longer than a window of {seqlen} tokens ({found}); "
         "set a smaller model.context or use a source with longer documents"

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .blocks import DecoderBlocks, find_blocks, linear_layers
     from .checkpoint import check_copied, copy_checkpoint
+    from .description import load_config, load_tokenizer
     from .finished_blocks import FinishedBlocks, work_folder
     from .forward import logits_by_blocks
     from .host_states import hidden_states
     from .layer import LayerRecord, PrunedWeight, PruneLayer
     from .linear import LinearLayer
-    from .loading import load_config, load_model, load_tokenizer
+    from .loading import load_model
     from .sequential import prune_model
     from .source import BlocksInMemory, BlockSource
     from .streaming import StreamedBlocks
@@ -35,9 +36,9 @@ _MODULES = {
     "find_blocks": "blocks",
     "hidden_states": "host_states",
     "linear_layers": "blocks",
-    "load_config": "loading",
+    "load_config": "description",
     "load_model": "loading",
-    "load_tokenizer": "loading",
+    "load_tokenizer": "description",
     "logits_by_blocks": "forward",
     "prune_model": "sequential",
     "work_folder": "finished_blocks",

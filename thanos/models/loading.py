@@ -1,4 +1,4 @@
-"""Open a model, its tokenizer or its configuration; every failure is one line with its remedy."""
+"""Open a model; every failure is one line with its remedy."""
 
 import logging
 from collections.abc import Iterable
@@ -6,59 +6,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from thanos.errors import UserError
 
-from .location import local_folder, weight_files
+from .description import read_config, reason_of
+from .location import weight_files
 from .quiet import quiet
 
 logger = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 3
-
-
-def load_config(
-    path: str | Path, revision: str | None = None, trust_remote_code: bool = False
-) -> PreTrainedConfig:
-    """Return the configuration of the model at `path` (folder or hub id).
-
-    Raises:
-        UserError: no such model, or its config.json cannot be used.
-    """
-    folder = local_folder(path, revision, weights=False, trust_remote_code=trust_remote_code)
-    return read_config(folder, trust_remote_code)
-
-
-def load_tokenizer(
-    path: str | Path, revision: str | None = None, trust_remote_code: bool = False
-) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of the model at `path` (folder or hub id).
-
-    Raises:
-        UserError: no such model, no tokenizer beside it, or a damaged one.
-    """
-    folder = local_folder(path, revision, weights=False, trust_remote_code=trust_remote_code)
-    with quiet():
-        try:
-            return AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=trust_remote_code, local_files_only=True
-            )
-        except Exception as error:  # the tokenizers library raises plain Exception
-            files = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-            if any((folder / name).exists() for name in files):
-                raise UserError(f"tokenizer in {folder} is unusable: {_reason(error)}") from error
-            raise UserError(
-                f"{folder} holds no tokenizer (none of {', '.join(files)}); "
-                "copy the model's tokenizer files there"
-            ) from error
 
 
 def load_model(
@@ -90,26 +48,11 @@ def load_model(
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-            raise UserError(f"model in {folder} cannot be opened: {_reason(error)}") from error
+            raise UserError(f"model in {folder} cannot be opened: {reason_of(error)}") from error
     model, report = opened
     check_report(folder, report)
     _check_finite(folder, model)
     return model.eval()
-
-
-def read_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
-    """Return the configuration in a model folder.
-
-    Raises:
-        UserError: its config.json cannot be used.
-    """
-    with quiet():
-        try:
-            return AutoConfig.from_pretrained(
-                folder, trust_remote_code=trust_remote_code, local_files_only=True
-            )
-        except Exception as error:  # any value of any key of a config.json may be wrong
-            raise UserError(f"{folder / 'config.json'} is unusable: {_reason(error)}") from error
 
 
 def check_report(folder: Path, report: dict[str, Any]) -> None:
@@ -150,10 +93,3 @@ def _some(names: Iterable[str]) -> str:
     ordered = sorted(names)
     rest = len(ordered) - _NAMES_SHOWN
     return ", ".join(ordered[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _reason(error: Exception) -> str:
-    """The first line of a library's message, which often runs over many."""
-    if "trust_remote_code" in str(error):
-        return "the model brings its own Python code; set trust_remote_code to run it"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -187,7 +187,7 @@ def _names_of_model(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
     """What the weights of a model are called, and which of them are one."""
     import torch
 
-    from .loading import read_config
+    from .description import read_config
     from .skeleton import build_skeleton
 
     model = build_skeleton(read_config(folder, trust_remote_code), torch.float32, trust_remote_code)

@@ -11,10 +11,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from thanos.errors import UserError
 
 from .blocks import find_blocks
+from .description import read_config
 from .experts import parameter_of
 from .finished_blocks import FinishedBlocks
 from .layer import LayerRecord
-from .loading import read_config
 from .location import weight_files
 from .safetensors_layout import FLOAT_BYTES, StoredTensor, read_layout
 from .skeleton import build_skeleton, set_tensor

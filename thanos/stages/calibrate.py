@@ -13,7 +13,7 @@ from torch import Tensor
 from ..artifacts import atomic_folder, verify_manifest, write_manifest
 from ..command import run_command, stage_parser
 from ..data.sources import calibration_documents
-from ..data.windows import documents_hash, sample_windows, tokens_hash
+from ..data.windows import sample_windows, survey, tokens_hash
 from ..identity import CalibrationSpec, Place
 from ..identity.fingerprints import fingerprint
 from ..identity.spec import read_spec
@@ -32,6 +32,7 @@ def calibrate(spec: CalibrationSpec, place: Place, folder: Path) -> None:
     started, found = time.time(), fingerprint(spec, place)
     path = checked_text(spec.text, "calibration")
     documents = calibration_documents(spec.text.source, path, place.mirror)
+    surveyed = survey(documents)
     windows = sample_windows(
         documents,
         open_tokenizer(spec.model, place),
@@ -39,10 +40,11 @@ def calibrate(spec: CalibrationSpec, place: Place, folder: Path) -> None:
         window_length(spec.model, spec.context, place),
         spec.seed,
         source=path or spec.text.source,
+        sizes=surveyed.sizes,
     )
     facts = {
         "spec": spec.to_json(),
-        "corpus_sha256": documents_hash(documents),
+        "corpus_sha256": surveyed.sha256,
         "provenance": provenance(started, found, place=place),
     }
     write_windows(windows, facts, folder)
