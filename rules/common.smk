@@ -7,7 +7,8 @@
 #   mirror=<folder>                                  in place of the hub; see rules/mirror.smk
 #   keep_checkpoints=false                           pruned models go when all have evaluated them
 #   show=false                                       no table at the end
-#   results=<folder>  threads=<per job>  gpus=<per job, on a cluster>
+#   results=<folder>  threads=<per job>
+#   gpus=<per job>  node_mb=<memory that a job may take>, both of a cluster
 import contextlib
 import json
 import shlex
@@ -33,6 +34,7 @@ from thanos.workflow.folders import older_layout, without_braces
 from thanos.workflow.gpus import name_locks, visible_gpus
 from thanos.paths import PROJECT, SOURCE
 from thanos.workflow.hub import wanted
+from thanos.workflow.machine import total_memory
 from thanos.workflow.options import decoded, overrides_of, texts_of
 from thanos.workflow.suite_files import suite_files, sweeps_of
 from thanos.workflow.warm import start_warm_process
@@ -63,6 +65,12 @@ CHOSEN = config.get("suite", "demo")  # of the targets that look at one
 THREADS = int(config.get("threads", 1))
 GPUS = int(config.get("gpus", 0))
 SNAKEMAKE_MB = 400  # of the two Snakemake processes inside a cluster's job
+
+# Where jobs run. What a cluster's nodes have is not known here.
+if workflow.local_exec:
+    MACHINE = resources.Machine(total_memory(), bool(visible_gpus()))
+else:
+    MACHINE = resources.Machine(int(config.get("node_mb", 64000)) * 2**20, GPUS > 0)
 
 CATALOG = Catalog(COMPOSED, QUICK, tuple(FOLDERS), models_dir=RESULTS / layout.MODELS)
 SUITES = sorted(suite_files(FOLDERS))
@@ -151,7 +159,7 @@ def memory(needed, kind, wildcard):
     def megabytes(wildcards, attempt):
         found = thing(kind, wildcards[wildcard])
         with told():
-            return attempt * (SNAKEMAKE_MB + needed(found.spec, found.place))
+            return attempt * (SNAKEMAKE_MB + needed(found.spec, found.place, MACHINE))
 
     return megabytes
 

@@ -27,7 +27,7 @@ rule evaluate:
     shell:
         "python -m thanos.stages evaluate {params.spec:q} --place {params.place:q}"
         " --checkpoint {input.checkpoint:q} --windows {input.windows:q} --items {input.continuations:q}"
-        " --parts {params.parts:q} --output {output:q} > {log:q} 2>&1"
+        " --memory {resources.mem_mb} --parts {params.parts:q} --output {output:q} > {log:q} 2>&1"
 
 
 # Only for runs whose suite asks with `evaluation.efficiency: true`. A process of its own, with all

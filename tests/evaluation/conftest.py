@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fruit import ITEMS, TASK, json_lines
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -37,3 +38,10 @@ def dense_folder(model, tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "dense")
     model.float()
     return tmp_path / "dense"
+
+
+@pytest.fixture
+def fruit(tmp_path):
+    (tmp_path / "fruit.yaml").write_text(TASK)
+    (tmp_path / "fruit.jsonl").write_text(json_lines(ITEMS))
+    return tmp_path

@@ -1,53 +1,16 @@
 import copy
-import json
 import math
 
 import pytest
+from fruit import ITEMS, json_lines
 
 from thanos.errors import UserError
 from thanos.evaluation.zero_shot import zero_shot
-
-ITEMS = [
-    {"question": f"{word} and", "options": [word, "nothing", word[::-1]], "gold": i % 3}
-    for i, word in enumerate(["apples", "pears", "plums", "figs", "limes", "dates", "kiwis"])
-]
-TASK = """
-task: fruit
-dataset_path: json
-dataset_kwargs:
-  data_files:
-    test: fruit.jsonl
-output_type: multiple_choice
-test_split: test
-doc_to_text: "Q: {{question}}\\nA:"
-doc_to_choice: options
-doc_to_target: gold
-metric_list:
-  - metric: acc
-    aggregation: mean
-    higher_is_better: true
-  - metric: acc_norm
-    aggregation: mean
-    higher_is_better: true
-metadata:
-  version: 2.5
-"""
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
-def json_lines(rows):
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-@pytest.fixture
-def fruit(tmp_path):
-    (tmp_path / "fruit.yaml").write_text(TASK)
-    (tmp_path / "fruit.jsonl").write_text(json_lines(ITEMS))
-    return tmp_path
 
 
 @pytest.fixture
@@ -154,6 +117,8 @@ def test_it_says_nothing_and_leaves_nothing_behind(model, tokenizer, mirror, cap
     ("task", "message"),
     [
         ("winogrand", "unknown task 'winogrand'; known are winogrande, openbookqa, "),
+        # lm-eval has a task of which this is a part of the name, and none called so.
+        ("gsm8", "unknown task 'gsm8'; known are .* and every other task or group of lm-eval"),
         (
             "piqa",
             "has no zeroshot/piqa.jsonl or zeroshot/piqa_valid_rebuilt.jsonl for task 'piqa'",
@@ -180,3 +145,42 @@ def test_damaged_local_data(model, tokenizer, fruit):
     (fruit / "fruit.jsonl").unlink()
     with pytest.raises(UserError, match=r"fruit.jsonl does not exist"):
         zero_shot(model, tokenizer, "fruit", include_path=fruit)
+
+
+@pytest.mark.slow
+def test_any_task_or_group_of_lm_eval_by_its_name(tokenizer, mirror):
+    """One that generates, a group of groups, and a tag, which has no metrics of its own."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from thanos.evaluation.task_loading import definitions
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), num_attention_heads=2, max_position_embeddings=2048, **sizes
+    )
+    model = LlamaForCausalLM(config).eval()
+    subjects = [task["task"] for task in definitions("mmlu")]
+    question = {"question": "What is red?", "choices": ["a", "b", "c", "d"]}
+    for number, subject in enumerate(subjects):
+        rows = [{**question, "answer": k % 4} for k in range(2 + number % 2)]
+        (mirror / "zeroshot" / f"{subject}.jsonl").write_text(json_lines(rows))
+    sums = [{"question": "One and one?", "answer": "They are two.\n#### 2"}] * 2
+    (mirror / "zeroshot" / "gsm8k.jsonl").write_text(json_lines(sums))
+
+    mmlu, gsm8k, arc = (
+        zero_shot(model, tokenizer, task, mirror=mirror) for task in ("mmlu", "gsm8k", "ai2_arc")
+    )
+
+    assert len(subjects) == 57
+    assert mmlu.items == 57 * 2 + 28
+    assert {"mmlu_stem", *subjects} <= mmlu.subtasks.keys()
+    leaves = [mmlu.subtasks[subject] for subject in subjects]
+    hits = sum(leaf.items * leaf.accuracy for leaf in leaves)
+    assert mmlu.accuracy == pytest.approx(hits / mmlu.items)
+    assert list(gsm8k.others) == ["exact_match (strict-match)", "exact_match (flexible-extract)"]
+    assert (gsm8k.items, gsm8k.accuracy) == (2, None)
+    assert arc.accuracy is None
+    assert arc.subtasks.keys() == {"arc_easy", "arc_challenge"}
+    assert arc.items == 6

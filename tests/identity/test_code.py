@@ -132,7 +132,12 @@ CHANGES = [
             "size",
         },
     ),
-    ("models/forward.py", "from .replay import", f"{UNUSED}from .replay import", {"corpus"}),
+    (
+        "models/forward.py",
+        "from .replay import",
+        f"{UNUSED}from .replay import",
+        {"corpus", "task"},
+    ),
     ("evaluation/perplexity.py", "PER_CHUNK = 256", "PER_CHUNK = 128", {"corpus"}),
     ("evaluation/zero_shot.py", "fewshot_seed(0)", "fewshot_seed(1)", {"task"}),
     ("reporting/frame.py", "def to_csv(", f"{UNUSED}def to_csv(", set(REPORTING)),

@@ -16,6 +16,7 @@ from thanos.reporting import frame as frames
 from thanos.reporting.ablations import ablation_table
 from thanos.reporting.frame import COLUMNS, from_csv, to_csv
 from thanos.reporting.run_files import read_listing
+from thanos.reporting.suite_tables import comparison_tables
 from thanos.reporting.tables import main_table
 
 
@@ -52,6 +53,45 @@ def test_the_mean_accuracy_is_over_the_tasks(results: ResultsFolder) -> None:
     mean = results.collect([run]).results.set_index("metric").loc["mean_acc"]
     assert (mean["value"], mean["n"], mean["source"]) == (60.0, 1000, "b+docs_choice")
     assert mean["stderr"] == pytest.approx(1.25)  # of (1.5, 2.0): √(1.5² + 2²) / 2
+
+
+def test_tasks_without_an_accuracy_and_groups(results: ResultsFolder) -> None:
+    """Every metric has a row and a column, whichever way is better; subtasks have rows alone."""
+    runs = [results.run(method=method, acc=70.0) for method in ("thanos", "wanda")]
+    for run, value in zip(runs, (40.0, 30.0), strict=True):
+        file = results.file(run, layout.EVALUATIONS)
+        content = read_json(file)
+        made = {"provenance": content["tasks"]["docs_choice"]["provenance"], "n": 50, "version": 3}
+        sums = {"value": value, "stderr": 1.0, "higher_is_better": True}
+        brier = {"value": 0.5, "stderr": None, "higher_is_better": False}
+        part = {"acc": 60.0, "acc_stderr": 2.0, "n": 30, "version": 1}
+        tasks = {
+            **content["tasks"],
+            "gsm8k": {"metrics": {"exact_match (strict-match)": sums}, **made},
+            "guesses": {"metrics": {"brier_score": brier}, **made},
+            "mmlu": {"acc": 50.0, "acc_stderr": 1.0, "subtasks": {"mmlu_law": part}, **made},
+            "ai2_arc": {"subtasks": {"arc_easy": part, "arc_challenge": part}, **made},
+        }
+        write_json(file, {**content, "tasks": tasks})
+
+    frame = from_csv(to_csv(results.collect(runs).results))
+    ours = frame[frame["method"] == "thanos"]
+    rows = {(row.metric, row.dataset): row for row in ours.itertuples()}
+    assert rows["exact_match (strict-match)", "gsm8k"].value == 40.0
+    assert rows["exact_match (strict-match)", "gsm8k"].higher_is_better == 1
+    assert rows["brier_score", "guesses"].higher_is_better == 0
+    assert rows["subtask_acc", "mmlu/mmlu_law"].value == 60.0
+    assert rows["mean_acc", "zero_shot"].value == pytest.approx((70 + 50 + 60 + 60) / 4)
+    tables = {
+        table.name: table for table in comparison_tables(frame, results.collect(runs).windows)
+    }
+    titles = list(dict.fromkeys(column.group for column in tables["tasks"].columns))
+    accuracies = ("ai2_arc", "arc_challenge", "arc_easy", "docs_choice", "mmlu")
+    assert titles == [
+        *(f"{task} accuracy (%) ↑" for task in accuracies if task != "ai2_arc"),
+        "gsm8k exact_match (strict-match) (%) ↑",
+        "guesses brier_score ↓",
+    ]
 
 
 def test_pattern_texts_become_canonical(results: ResultsFolder) -> None:

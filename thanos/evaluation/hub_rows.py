@@ -1,39 +1,44 @@
 """The rows of a zero-shot task as the hub has them, for a mirror."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError, is_full_disk
-from .benchmarks import DEFINITIONS, FOLDER
+from .benchmarks import FOLDER
+from .task_loading import definitions, scored_split
 
 
-def fetch_task(task: str, mirror: Path) -> tuple[Path, str]:
-    """Write the split that lm-eval scores to `zeroshot/<task>.jsonl`; return file and revision.
+def fetch_task(task: str, mirror: Path) -> Iterator[tuple[Path, str]]:
+    """Write the split that lm-eval scores to `zeroshot/<task>.jsonl`; yield file and revision.
+
+    Of a group or tag, every task's.
 
     Raises:
-        UserError: the hub does not give the data set.
+        UserError: there is no such task, or the hub does not give the data set.
     """
-    import lm_eval.tasks
+    for config in definitions(task):
+        yield _fetch(config, scored_split(config), mirror)
+
+
+def _fetch(config: dict[str, Any], split: str, mirror: Path) -> tuple[Path, str]:
     from datasets import load_dataset
     from huggingface_hub import HfApi
-    from lm_eval.tasks._yaml_loader import load_yaml
 
-    config = load_yaml(Path(lm_eval.tasks.__file__).parent / DEFINITIONS[task])
-    repository, split = config["dataset_path"], config.get("test_split")
-    file = mirror / FOLDER / f"{task}.jsonl"
+    repository, options = config["dataset_path"], dict(config.get("dataset_kwargs") or {})
+    options.pop("trust_remote_code", None)
+    file = mirror / FOLDER / f"{config['task']}.jsonl"
     try:
         revision = HfApi().dataset_info(repository).sha
         rows = load_dataset(
-            repository,
-            config.get("dataset_name"),
-            split=split or config["validation_split"],
-            revision=revision,
+            repository, config.get("dataset_name"), split=split, revision=revision, **options
         )
     except Exception as error:  # a data set's formats and the network fail in many ways
         if is_full_disk(error):
             raise
         raise UserError(
-            f"zero-shot task {task}: {repository} could not be fetched from the Hugging Face hub "
-            f"({type(error).__name__}); run the same command again"
+            f"zero-shot task {config['task']}: {repository} could not be fetched from the Hugging "
+            f"Face hub ({type(error).__name__}); run the same command again"
         ) from error
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".part")

@@ -1,37 +1,61 @@
-"""Zero-shot accuracy, and perplexity per word, by lm-eval's own harness."""
+"""Zero-shot tasks by lm-eval's own harness: accuracy, perplexity per word, any other metric."""
 
 import contextlib
 import copy
 import io
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.files import read_json_lines
 from ..errors import UserError
-from .benchmarks import DEFINITIONS, FOLDER, Row, mirrored_rows
+from ..models.source import BlocksInMemory, BlockSource
+from .task_loading import Places, load_tasks
 
 if TYPE_CHECKING:
-    from lm_eval.api.task import Task
+    from lm_eval.tasks.manager import TaskDict
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 _PER_TEXT = ("word_perplexity", "byte_perplexity", "bits_per_byte")
+_IN_PERCENT = ("acc", "acc_norm", "exact_match")  # shares of the items, by lm-eval from 0 to 1
+_HIDDEN_BUDGET = 2**30
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a task's metric gives: shares of the items in percent, all else as lm-eval has it."""
+
+    value: float
+    standard_error: float | None
+    higher_is_better: bool
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One task's accuracy in percent."""
+    """One task's, or one group's, accuracy in percent and its other metrics.
 
-    accuracy: float
-    standard_error: float
-    normalized_accuracy: float | None  # by the choices' lengths, where the task has it
+    Attributes:
+        accuracy: None where the task has none.
+        standard_error: of the accuracy.
+        normalized_accuracy: by the choices' lengths, where the task has it.
+        items: questions.
+        version: lm-eval's of the task.
+        harness_version: lm-eval's own.
+        others: all other metrics, by name, with the filter of the answers if that is not `none`.
+        subtasks: of a group or tag, by name, groups within it too.
+    """
+
+    accuracy: float | None
+    standard_error: float | None
+    normalized_accuracy: float | None
     items: int
-    version: str  # lm-eval's version of the task
+    version: str
     harness_version: str
+    others: dict[str, Score] = field(default_factory=dict)
+    subtasks: dict[str, "TaskResult"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,24 +71,28 @@ class WordPerplexityResult:
 
 
 def zero_shot(
-    model: "PreTrainedModel",
+    model: "PreTrainedModel | BlockSource",
     tokenizer: "PreTrainedTokenizerBase",
     task: str,
     *,
     batch_size: int = 8,
+    hidden_budget: int = _HIDDEN_BUDGET,
     limit: int | None = None,
     mirror: str | Path | None = None,
     include_path: str | Path | None = None,
     data_folder: str | Path | None = None,
 ) -> TaskResult | WordPerplexityResult:
-    """Score a model on a multiple-choice task or a text, without examples in the prompt.
+    """Score a model on a task or a group of them, without examples in the prompt.
 
     Args:
-        model: causal language model, already on its device.
-        task: a name of `benchmarks.DEFINITIONS`, or of `<include_path>/<name>.yaml`.
-        batch_size: fixed, because padding makes the last bits depend on it.
-        limit: score only the first items; None for all.
-        mirror: folder that replaces the hub for the tasks of `benchmarks`.
+        model: causal language model, already on its device; or the source of its blocks, each of
+            which is then taken once for as many requests as the budget allows.
+        task: the name of a task, group or tag of lm-eval, or of `<include_path>/<name>.yaml`.
+        batch_size: requests per forward pass; fixed, because padding makes the last bits depend on
+            it. Of requests above 256 tokens fewer go together.
+        hidden_budget: bytes of hidden states, for a source that reads its blocks.
+        limit: score only the first items of each task; None for all.
+        mirror: folder that replaces the hub.
         include_path: folder of local tasks in lm-eval's YAML.
         data_folder: where relative `data_files` of local tasks are; by default `include_path`.
 
@@ -74,13 +102,16 @@ def zero_shot(
     """
     check_tokenizer(tokenizer)
     from lm_eval.evaluator import evaluate  # simple_evaluate would also probe git, pip and CUDA
-    from lm_eval.models.huggingface import HFLM
+    from transformers import PreTrainedModel
+
+    from .block_harness import BlockHarness
 
     loaded = load_task(task, mirror, include_path, data_folder)
+    source = BlocksInMemory(model) if isinstance(model, PreTrainedModel) else model
     with _quiet():
         # The harness chooses a padding token; the caller's tokenizer stays as it is.
-        harness = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
-        scored = evaluate(harness, {"tasks": {task: loaded}}, limit=limit, log_samples=False)
+        harness = BlockHarness(source, copy.deepcopy(tokenizer), batch_size, hidden_budget)
+        scored = evaluate(harness, loaded, limit=limit, log_samples=False)
     return _result(task, scored)
 
 
@@ -89,13 +120,17 @@ def load_task(
     mirror: str | Path | None = None,
     include_path: str | Path | None = None,
     data_folder: str | Path | None = None,
-) -> "Task":
+) -> "TaskDict":
     """A task with its data, as lm-eval has it; arguments and errors as of `zero_shot`."""
     places = (
         None if place is None else Path(place) for place in (mirror, include_path, data_folder)
     )
     with _quiet():
-        return _load(task, _Places(*places))
+        loaded = load_tasks(task, Places(*places))
+        for each in loaded["tasks"].values():
+            each.set_config("num_fewshot", 0)
+            each.set_fewshot_seed(0)
+    return loaded
 
 
 def check_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> None:
@@ -114,97 +149,74 @@ def check_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Places:
-    mirror: Path | None
-    include_path: Path | None
-    data_folder: Path | None
-
-
-def _load(name: str, places: _Places) -> "Task":
-    """Build one task from its one file, without lm-eval's scan of all built-in tasks."""
-    from lm_eval.tasks import TaskManager
-    from lm_eval.tasks._yaml_loader import load_yaml  # resolves `include` and `!function`
-
-    config = load_yaml(_definition(name, places.include_path))
-    rows = _local_rows(name, config, places)
-    if rows is not None:
-        # In memory: the json loader of `datasets` would leave a copy in the user's cache.
-        config["custom_dataset"] = _dataset_of(rows)
-        for split in ("training_split", "validation_split", "test_split"):
-            if config.get(split) not in rows:
-                config[split] = None
-    try:
-        task = TaskManager(include_defaults=False).load([config])["tasks"][name]
-    except (OSError, ValueError) as error:
-        if rows is not None:
-            raise UserError(f"evaluation.tasks: {name} does not load ({error})") from error
-        raise UserError(
-            f"evaluation.tasks: {name} could not be fetched from the Hugging Face hub "
-            f"({type(error).__name__}); set mirror to a folder with "
-            f"{FOLDER}/{name}.jsonl"
-        ) from error
-    task.set_config("num_fewshot", 0)
-    task.set_fewshot_seed(0)
-    return task
-
-
-def _definition(name: str, include_path: Path | None) -> Path:
-    if include_path is not None and (include_path / f"{name}.yaml").is_file():
-        return include_path / f"{name}.yaml"
-    if name in DEFINITIONS:
-        import lm_eval.tasks
-
-        return Path(lm_eval.tasks.__file__).parent / DEFINITIONS[name]
-    missing = "" if include_path is None else f", and {include_path} has no {name}.yaml"
-    raise UserError(
-        f"evaluation.tasks: unknown task {name!r}; known are {', '.join(DEFINITIONS)}{missing}"
-    )
-
-
-def _local_rows(name: str, config: dict[str, Any], places: _Places) -> dict[str, list[Row]] | None:
-    """Return the rows of each split that is read from local files; None for the hub's data."""
-    files = (config.get("dataset_kwargs") or {}).get("data_files")
-    if config["dataset_path"] == "json" and isinstance(files, dict):
-        folder = places.data_folder or places.include_path or Path()
-        return {split: read_json_lines(folder / file) for split, file in files.items()}
-    if places.mirror is not None and name in DEFINITIONS:
-        split = config.get("test_split") or config["validation_split"]
-        return {split: mirrored_rows(name, places.mirror)}
-    return None
-
-
-def _dataset_of(rows: dict[str, list[Row]]) -> Callable[..., Any]:
-    def dataset(**_: Any) -> Any:  # lm-eval passes the task's metadata
-        from datasets import Dataset, DatasetDict
-
-        return DatasetDict({split: Dataset.from_list(items) for split, items in rows.items()})
-
-    return dataset
-
-
 def _result(name: str, scored: dict[str, Any]) -> TaskResult | WordPerplexityResult:
+    """What lm-eval found for a task, or for a group, which may have no metrics of its own."""
     from lm_eval import __version__
 
-    metrics = scored["results"][name]
-    items, version = scored["n-samples"][name]["effective"], str(scored["versions"][name])
+    metrics = scored["results"].get(name, {})
+    others = [other for other in scored["results"] if other != name]
+    subtasks = {other: _task_result(other, scored) for other in others}
     if "word_perplexity,none" in metrics:
-        per = {key: metrics[f"{key},none"] for key in _PER_TEXT}
         return WordPerplexityResult(
-            **per, items=items, version=version, harness_version=__version__
+            **{key: metrics[f"{key},none"] for key in _PER_TEXT},
+            items=scored["n-samples"][name]["effective"],
+            version=str(scored["versions"][name]),
+            harness_version=__version__,
         )
-    if "acc,none" not in metrics:
-        raise UserError(f"evaluation.tasks: {name} has no accuracy; give multiple-choice tasks")
-    normalized = metrics.get("acc_norm,none")
-    error = metrics["acc_stderr,none"]  # not a number in words, for a single item
+    found = _task_result(name, scored, subtasks)
+    scores = [found, *subtasks.values()]
+    if all(score.accuracy is None and not score.others for score in scores):
+        raise UserError(f"evaluation.tasks: {name} has no metric that is a number")
+    return found
+
+
+def _task_result(
+    name: str, scored: dict[str, Any], subtasks: dict[str, TaskResult] | None = None
+) -> TaskResult:
+    from lm_eval import __version__
+
+    scores = _scores(name, scored)
+    accuracy, normalized = scores.pop("acc", None), scores.pop("acc_norm", None)
+    counted = scored["n-samples"]
+    leaves = [name] if name in counted else _leaves(name, scored)
     return TaskResult(
-        accuracy=100 * metrics["acc,none"],
-        standard_error=100 * error if isinstance(error, float) else 0.0,
-        normalized_accuracy=None if normalized is None else 100 * normalized,
-        items=items,
-        version=version,
+        accuracy=None if accuracy is None else accuracy.value,
+        standard_error=None if accuracy is None else accuracy.standard_error or 0.0,
+        normalized_accuracy=None if normalized is None else normalized.value,
+        items=sum(counted[leaf]["effective"] for leaf in leaves),
+        version=str(scored["versions"].get(name, "")),
         harness_version=__version__,
+        others=scores,
+        subtasks=subtasks or {},
     )
+
+
+def _leaves(group: str, scored: dict[str, Any]) -> set[str]:
+    """The tasks below a group; all of them for a tag, of which lm-eval keeps no record."""
+    members = scored.get("group_subtasks", {})
+    if group not in members:
+        return set(scored["n-samples"])
+    below = (_leaves(m, scored) if m in members else {m} for m in members[group])
+    return set().union(*below)
+
+
+def _scores(name: str, scored: dict[str, Any]) -> dict[str, Score]:
+    """The metrics of one task or group, by name and filter."""
+    metrics = scored["results"].get(name, {})
+    directions = scored.get("higher_is_better", {}).get(name) or {}
+    found: dict[str, Score] = {}
+    for key, value in metrics.items():
+        metric, comma, filtered = key.partition(",")
+        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        error = metrics.get(f"{metric}_stderr,{filtered}")  # in words, for a single item
+        factor = 100 if metric in _IN_PERCENT else 1
+        found[metric if filtered == "none" else f"{metric} ({filtered})"] = Score(
+            value=factor * value,
+            standard_error=factor * error if isinstance(error, float) else None,
+            higher_is_better=bool(directions.get(metric, True)),
+        )
+    return found
 
 
 @contextlib.contextmanager

@@ -134,7 +134,9 @@ def _of_evaluation(spec: EvaluationSpec, place: Place) -> Fingerprint:
     if not spec.tasks:
         unused.add("thanos.evaluation.zero_shot")
     if not spec.windows:
-        unused |= {"thanos.evaluation.perplexity", "thanos.models.forward"}
+        unused.add("thanos.evaluation.perplexity")
+    if not spec.windows and not spec.tasks:
+        unused.add("thanos.models.forward")
     libraries = _versions(*(_TASKS if spec.tasks else _TENSORS))
     code = source_hashes("thanos.stages.evaluate", unused)
     inputs = _model(spec.model, place) if isinstance(spec.model, ModelSpec) else {}
@@ -205,11 +207,13 @@ def _text(spec: TextSpec, use: str, place: Place) -> tuple[dict[str, str], tuple
 
 
 def _task(task: str, place: Place) -> dict[str, str]:
-    from ..evaluation.benchmarks import task_file
+    from ..evaluation.benchmarks import FOLDER, task_file
 
     if (own := TASKS_FOLDER / f"{task}.yaml").is_file():
         return {f"task {task}": file_hash(own)}
     file = None if place.mirror is None else task_file(task, Path(place.mirror))
-    if place.mirror is not None and file is None:
-        return {f"task {task}": "not in the mirror"}
+    if place.mirror is not None and file is None:  # a group, whose tasks have files of their own
+        files = sorted(Path(place.mirror).glob(f"{FOLDER}/{task}*.jsonl"))
+        found = digest([file_hash(one) for one in files]) if files else "not in the mirror"
+        return {f"task {task}": found}
     return {f"task {task}": file_hash(file) if file else "of the hub"}

@@ -1,13 +1,45 @@
-"""A model's logits, computed block by block."""
+"""Run a model block by block: its hidden states, the logits that they give, its own forward."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
-from .replay import finish, record
+from .replay import finish, record_batches
 from .source import BlockSource
+
+# Logits of so many positions at a time: 256 x 128k vocabulary in float32 is 128 MiB.
+POSITIONS_PER_SLICE = 256
+
+
+@torch.no_grad()
+def states_by_blocks(
+    source: BlockSource,
+    batches: Iterable[Tensor],
+    device: torch.device | str,
+    hidden: list[Tensor] | None = None,
+) -> list[Tensor]:
+    """Return what the last block makes (B, T, d) of each batch of token ids (B, T).
+
+    Every block is taken once, for all batches; in memory are one block and all hidden states.
+
+    Args:
+        source: of the blocks; it keeps nothing of them.
+        batches: of one forward pass each; their shapes may differ.
+        device: where the blocks run.
+        hidden: the empty list to keep hidden states in; see `hidden_states`.
+    """
+    blocks = source.blocks
+    recording = record_batches(source.model, blocks, batches, hidden)
+    for index in tqdm(range(len(blocks)), unit="block", leave=False, disable=None):
+        block = source.take(index, device)
+        recording.advance(index, block, device)
+        source.give_back(index, block, ())
+    return recording.hidden
 
 
 @torch.no_grad()
@@ -20,8 +52,6 @@ def logits_by_blocks(
 ) -> Iterator[Tensor]:
     """Yield the logits (B, T, V) of each batch of windows, bit for bit the whole model's.
 
-    Every block is taken once, for all windows; in memory are one block and all hidden states.
-
     Args:
         source: of the blocks; it keeps nothing of them.
         windows: (n, T) token ids.
@@ -29,12 +59,57 @@ def logits_by_blocks(
         device: where the blocks run.
         hidden: the empty list to keep hidden states in; see `hidden_states`.
     """
-    blocks = source.blocks
-    recording = record(source.model, blocks, windows, batch_size, hidden)
-    for index in tqdm(range(len(blocks)), unit="block", leave=False, disable=None):
-        block = source.take(index, device)
-        recording.advance(index, block, device)
-        source.give_back(index, block, ())
+    batches = windows.split(batch_size)
+    hidden = states_by_blocks(source, batches, device, hidden)
     model = source.model
-    for batch, states in zip(windows.split(batch_size), recording.hidden, strict=True):
-        yield finish(model, blocks, batch, states)
+    for batch, states in zip(batches, hidden, strict=True):
+        yield finish(model, source.blocks, batch, states)
+
+
+@torch.no_grad()
+def logits_of_positions(source: BlockSource, tokens: Tensor, states: Tensor) -> Iterator[Tensor]:
+    """Yield the logits of some positions, a slice (t, V) of at most 256 of them at a time.
+
+    What follows the blocks, a norm and the head, looks at every position by itself, so that it
+    does not matter where in which text they stood.
+
+    Args:
+        source: of the blocks that made the states.
+        tokens: (n,) ids at the positions.
+        states: (n, d), of `states_by_blocks`.
+    """
+    model = source.model
+    ids, parts = tokens.split(POSITIONS_PER_SLICE), states.split(POSITIONS_PER_SLICE)
+    for some, their in zip(ids, parts, strict=True):
+        yield finish(model, source.blocks, some[None], their[None])[0]
+
+
+@contextmanager
+def running_by_blocks(source: BlockSource, device: torch.device | str) -> Iterator[PreTrainedModel]:
+    """The model, able to run as a whole, cache and all: each block is there while it runs.
+
+    Every pass takes every block anew.
+    """
+    blocks = source.blocks
+
+    def lazily(index: int, block: nn.Module) -> Callable[..., Any]:
+        own = block.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            source.take(index, device)
+            try:
+                return own(*args, **kwargs)
+            finally:
+                source.give_back(index, block, ())
+                if index == len(blocks) - 1:
+                    _ = source.model  # what follows the blocks made way for them
+
+        return forward
+
+    for index, block in enumerate(blocks.modules):
+        block.forward = lazily(index, block)
+    try:
+        yield source.model
+    finally:
+        for block in blocks.modules:
+            del block.forward

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from thanos.errors import UserError
 
@@ -53,6 +53,24 @@ def load_model(
     check_report(folder, report)
     _check_finite(folder, model)
     return model.eval()
+
+
+def adopt_generation_config(folder: Path, model: PreTrainedModel) -> None:
+    """Let the model generate as its folder says: what ends a text, for one.
+
+    Raises:
+        UserError: its generation_config.json cannot be used.
+    """
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return
+    with quiet():
+        try:
+            model.generation_config = GenerationConfig.from_pretrained(
+                folder, local_files_only=True
+            )
+        except Exception as error:  # any value of any key may be wrong
+            raise UserError(f"{file} is unusable: {_reason(error)}") from error
 
 
 def check_report(folder: Path, report: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Run a model's decoder blocks one by one exactly as the model itself would."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,16 +51,26 @@ def record(
     batch_size: int,
     hidden: list[Tensor] | None = None,
 ) -> Recording:
+    """`record_batches` of windows (n, T) of token ids, `batch_size` of them per forward pass."""
+    return record_batches(model, blocks, windows.split(batch_size), hidden)
+
+
+@torch.no_grad()
+def record_batches(
+    model: PreTrainedModel,
+    blocks: DecoderBlocks,
+    batches: Iterable[Tensor],
+    hidden: list[Tensor] | None = None,
+) -> Recording:
     """Run the model's own forward with every block replaced by one that only takes notes.
 
     No block's weights are touched and neither is the head, so the blocks may lie on the meta
-    device. A tensor that is the same in every batch is kept once.
+    device. A tensor that is the same in every batch of one shape is kept once.
 
     Args:
         model: the model; only what stands before its blocks is computed.
         blocks: the model's blocks.
-        windows: (n, T) token ids.
-        batch_size: windows per forward pass.
+        batches: (B, T) token ids, of one forward pass each.
         hidden: the empty list to keep the hidden states in; it decides where they lie.
 
     Raises:
@@ -68,18 +78,21 @@ def record(
             between its blocks.
     """
     vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
-    if int(windows.max()) >= vocabulary:
-        raise UserError(
-            f"token {int(windows.max())} is outside the model's vocabulary of {vocabulary}: "
-            "the windows were cut with another tokenizer"
-        )
     recording = Recording([] if hidden is None else hidden)
-    for batch in windows.split(batch_size):
+    firsts: dict[torch.Size, list[BlockCall]] = {}
+    for batch in batches:
+        if int(batch.max()) >= vocabulary:
+            raise UserError(
+                f"token {int(batch.max())} is outside the model's vocabulary of {vocabulary}: "
+                "the windows were cut with another tokenizer"
+            )
         inputs, calls = _record_batch(model, blocks, batch)
-        if recording.calls:
+        if batch.shape in firsts:
             known: dict[tuple[int, int], bool] = {}
-            first = recording.calls[0]
+            first = firsts[batch.shape]
             calls = [_reuse(*pair, known) for pair in zip(calls, first, strict=True)]
+        else:
+            firsts[batch.shape] = calls
         recording.hidden.append(inputs)
         recording.calls.append(calls)
     return recording

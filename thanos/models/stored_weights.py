@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from .dtypes import TORCH_DTYPES
 from .loading import check_report
 from .safetensors_layout import StoredTensor
 
+# Of a tensor: what is read, checked and converted in one piece.
+_NUMBERS_AT_ONCE = 4 * 2**20
+
 
 def torch_dtype(stored: StoredTensor) -> torch.dtype:
     """The dtype of a stored tensor.
@@ -38,27 +42,41 @@ def torch_dtype(stored: StoredTensor) -> torch.dtype:
     return TORCH_DTYPES[stored.dtype]
 
 
-def read_tensor(stored: StoredTensor) -> Tensor:
+def read_tensor(stored: StoredTensor, dtype: torch.dtype | None = None) -> Tensor:
     """Read a tensor with plain reads: a mapped file would count as memory until it is closed.
+
+    Args:
+        stored: where it lies.
+        dtype: to widen or narrow floating point numbers to, piece by piece.
 
     Raises:
         UserError: it holds NaN or infinite values.
     """
-    flat = torch.empty(stored.elements, dtype=torch_dtype(stored))
+    own = torch_dtype(stored)
+    wanted = dtype if dtype is not None and own.is_floating_point else own
+    flat = torch.empty(stored.elements, dtype=wanted)
     with stored.file.open("rb", buffering=0) as stream:
         stream.seek(stored.start)
-        view = flat.view(torch.uint8).numpy().data
-        while view:
-            count = stream.readinto(view)
-            if not count:
-                raise UserError(f"weight file {stored.file} ends too early; was it replaced?")
-            view = view[count:]
-    if flat.is_floating_point() and not torch.isfinite(flat).all():
-        raise UserError(
-            f"weight {stored.name} in {stored.file} holds NaN or infinite values; "
-            "the checkpoint is damaged"
-        )
+        for piece in flat.split(_NUMBERS_AT_ONCE):
+            read = piece if wanted == own else torch.empty(len(piece), dtype=own)
+            _fill(read, stream, stored.file)
+            if own.is_floating_point and not torch.isfinite(read).all():
+                raise UserError(
+                    f"weight {stored.name} in {stored.file} holds NaN or infinite values; "
+                    "the checkpoint is damaged"
+                )
+            if read is not piece:
+                piece.copy_(read)
     return flat.view(stored.shape)
+
+
+def _fill(piece: Tensor, stream: RawIOBase, file: Path) -> None:
+    view = piece.view(torch.uint8).numpy().data
+    while view:
+        count = stream.readinto(view)
+        if not count:
+            raise UserError(f"weight file {file} ends too early; was it replaced?")
+        view = view[count:]
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,13 @@ class StreamedBlocks:
             self._around_loaded = True
         return self._model
 
+    def load_whole(self, device: torch.device | str) -> PreTrainedModel:
+        """The model with all its weights read to `device`; blocks are taken from it no more."""
+        self._load(self._empty, device)
+        for name, buffer in self._model.named_non_persistent_buffers():
+            set_tensor(self._model, name, buffer.to(device))
+        return self._model
+
     def hidden_bytes(self, tokens: int) -> int:
         """Bytes of the hidden states of that many tokens between two blocks."""
         return (
@@ -138,8 +145,7 @@ class StreamedBlocks:
         """A tensor of the model, pruned if it is among the finished ones."""
         first, *others = self._stored[name]
         if not others:
-            tensor = self._read_piece(first)
-            return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+            return self._read_piece(first)
         whole = torch.empty(self._empty[name].shape, dtype=self._dtype)
         for piece in (first, *others):
             whole[piece.place] = self._read_piece(piece)
@@ -147,7 +153,7 @@ class StreamedBlocks:
 
     def _read_piece(self, piece: Piece) -> torch.Tensor:
         pruned = {} if self._finished is None else self._finished.tensors
-        return read_tensor(pruned.get(piece.stored.name, piece.stored))
+        return read_tensor(pruned.get(piece.stored.name, piece.stored), self._dtype)
 
     def _drop(self, names: Iterable[str]) -> None:
         for name in names:

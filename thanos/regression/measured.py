@@ -85,7 +85,8 @@ def _cell(run: RunFiles, dense: dict[str, Any]) -> Cell:
             metrics[f"recovery {corpus}"] = dense[corpus]["perplexity"] / result["perplexity"]
         metrics[f"tokens {corpus}"] = result["tokens_sha256"][:12]
     for task, result in run.evaluation["tasks"].items():
-        metrics[f"accuracy {task}"] = result["acc"]
+        if "acc" in result:
+            metrics[f"accuracy {task}"] = result["acc"]
     for name in ("sparsity", "relative_error"):
         if run.pruning.get(name) is not None:
             metrics[name.replace("_", " ")] = run.pruning[name]

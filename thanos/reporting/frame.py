@@ -32,6 +32,7 @@ COLUMNS = (
     "context",  # tokens per window of a perplexity
     "source",  # corpus hash, task version, tasks of a mean, or form and device of a timing
     "share_of_dense",  # value over the same model's dense one, measured alike
+    "higher_is_better",  # of a task's own metrics, as lm-eval says: 1 or 0
     # of the configuration
     "nominal_sparsity",
     "evaluation",
@@ -49,7 +50,7 @@ COLUMNS = (
 )
 LAYER_COLUMNS = (
     *COLUMNS[:7],  # of the run
-    *COLUMNS[15:],  # of the configuration; damping is the one that the layer needed
+    *COLUMNS[16:],  # of the configuration; damping is the one that the layer needed
     "block",
     "layer",
     "layer_type",
@@ -78,7 +79,8 @@ class Collected:
     Attributes:
         results: one row per run and metric, with `COLUMNS`, sorted. Metrics: `perplexity`, `loss`
             (dataset: corpus); `acc`, `mean_acc` in percent (dataset: task, or `zero_shot`);
-            `word_perplexity`, lm-eval's (dataset: task); `sparsity`, `relative_error`, `seconds`,
+            `word_perplexity`, lm-eval's (dataset: task), and any other metric of a task by its
+            name; `subtask_acc` (dataset: `group/task`); `sparsity`, `relative_error`, `seconds`,
             `peak_memory_bytes` of the pruning (dataset empty); `size.<key>`, `efficiency.<key>`.
         layers: one row per run and layer, with `LAYER_COLUMNS`.
         windows: one row per run, corpus and evaluation window, with its loss.
@@ -186,15 +188,9 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
             }
             yield {"metric": "perplexity", "value": result["perplexity"], **shared}
             yield {"metric": "loss", "value": result["loss"], **shared}
-        for task, result in run.evaluation.get("tasks", {}).items():
-            yield {
-                "metric": "acc",
-                "dataset": task,
-                "value": result["acc"],
-                "stderr": result.get("acc_stderr"),
-                "n": result.get("n"),
-                "source": result.get("version"),
-            }
+        tasks = scored_tasks(run.evaluation.get("tasks", {}))
+        for task, result in tasks.items():
+            yield from _task_rows(task, result)
         for text, result in run.evaluation.get("texts", {}).items():
             yield {
                 "metric": "word_perplexity",
@@ -203,14 +199,14 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
                 "n": result.get("n"),
                 "source": result.get("version"),
             }
-        if tasks := run.evaluation.get("tasks", {}):
+        if accurate := {name: task for name, task in tasks.items() if "acc" in task}:
             yield {
                 "metric": "mean_acc",
                 "dataset": "zero_shot",
-                "value": fmean(result["acc"] for result in tasks.values()),
-                "stderr": _stderr_of_mean(tasks.values()),
-                "n": sum(result.get("n") or 0 for result in tasks.values()),
-                "source": "+".join(sorted(tasks)),
+                "value": mean_accuracy(accurate),
+                "stderr": _stderr_of_mean(accurate.values()),
+                "n": sum(result.get("n") or 0 for result in accurate.values()),
+                "source": "+".join(sorted(accurate)),
             }
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run.name}: a result lacks {error}; run its rule again") from None
@@ -219,6 +215,38 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
         form = f"{results['form']} on {results['device']}" if "form" in results else None
         for key, value in numbers(measured, part):
             yield {"metric": key, "value": value, "source": form}
+
+
+def scored_tasks(tasks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Tasks and groups by name; in the place of a group without metrics of its own, its tasks."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, task in tasks.items():
+        own = "acc" in task or "metrics" in task
+        found |= {name: task} if own else task["subtasks"]
+    return found
+
+
+def mean_accuracy(tasks: dict[str, dict[str, Any]]) -> float | None:
+    """The mean over all tasks that have an accuracy; None if none has."""
+    accuracies = [task["acc"] for task in scored_tasks(tasks).values() if "acc" in task]
+    return fmean(accuracies) if accuracies else None
+
+
+def _task_rows(task: str, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    shared = {"dataset": task, "n": result.get("n"), "source": result.get("version")}
+    if "acc" in result:
+        yield {
+            "metric": "acc",
+            "value": result["acc"],
+            "stderr": result.get("acc_stderr"),
+            **shared,
+        }
+    for metric, score in result.get("metrics", {}).items():
+        yield {"metric": metric, **score, **shared}
+    for name, part in result.get("subtasks", {}).items():
+        if "acc" in part:
+            row = {"metric": "subtask_acc", "value": part["acc"], "stderr": part["acc_stderr"]}
+            yield {**shared, **row, "dataset": f"{task}/{name}", "n": part["n"]}
 
 
 def _stderr_of_mean(tasks: Collection[dict[str, Any]]) -> float | None:

@@ -55,19 +55,22 @@ class Observation(NamedTuple):
 
 @dataclass(frozen=True)
 class Measure:
-    """One metric on one data set."""
+    """One metric on one data set; of a task's own metrics lm-eval says whether higher is better."""
 
     metric: str
     dataset: str = ""
+    higher: bool = False
 
     @property
     def higher_is_better(self) -> bool:
-        return self.metric in _HIGHER_IS_BETTER
+        return self.higher or self.metric in _HIGHER_IS_BETTER
 
     @property
     def title(self) -> str:
         """Data set, metric, unit and direction: `wikitext2 perplexity ↓`."""
         name = _TITLES.get(self.metric, self.metric)
+        if self.metric.startswith("exact_match"):  # of answers under a filter, say
+            name += " (%)"
         dataset = self.dataset.replace("zero_shot", "zero-shot")
         arrow = "↑" if self.higher_is_better else "↓"
         return " ".join(filter(None, (dataset, name, arrow)))
@@ -104,6 +107,18 @@ def main_measures(frame: pd.DataFrame) -> list[Measure]:
         datasets = frame.loc[frame["metric"] == metric, "dataset"].unique()
         found += [Measure(metric, dataset) for dataset in sorted(datasets, key=rank)]
     return found
+
+
+def task_measures(frame: pd.DataFrame) -> list[Measure]:
+    """The accuracy of every task that has one, then all other metrics of tasks."""
+    accuracies = frame.loc[frame["metric"] == "acc", "dataset"].unique()
+    others = frame[frame["higher_is_better"].notna()]
+    others = others[["metric", "dataset", "higher_is_better"]].drop_duplicates()
+    others = others.sort_values(["dataset", "metric"])
+    return [
+        *(Measure("acc", task) for task in accuracies),
+        *(Measure(metric, task, bool(higher)) for metric, task, higher in others.to_numpy()),
+    ]
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from thanos.reporting.efficiency import efficiency_tables
 from thanos.reporting.grid import Table
 from thanos.reporting.labels import DENSE, pattern_label
 from thanos.reporting.layer_types import layer_type_table
-from thanos.reporting.measures import Measure, main_measures
+from thanos.reporting.measures import Measure, main_measures, task_measures
 from thanos.reporting.published import PublishedTable
 from thanos.reporting.recovery import recovered
 from thanos.reporting.tables import main_table, main_tables
@@ -35,12 +35,11 @@ def comparison_tables(
         tables.append(
             _titled(replace(table, name=table.name.replace("main", "recovery", 1)), title, what)
         )
-    tasks = frame.loc[frame["metric"] == "acc", "dataset"].unique()
-    if len(tasks) > 1:
-        each = [Measure("acc", task) for task in tasks]
-        tables.append(
-            _titled(main_table(frame, each, name="tasks"), title, "accuracy of every task")
-        )
+    each = task_measures(frame)
+    if len(each) > 1 or any(measure.metric != "acc" for measure in each):
+        plain = all(measure.metric == "acc" for measure in each)
+        what = "accuracy of every task" if plain else "every metric of every task"
+        tables.append(_titled(main_table(frame, each, name="tasks"), title, what))
     return [*tables, *efficiency_tables(frame), *_seconds(frame, title)]
 
 

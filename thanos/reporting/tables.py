@@ -18,6 +18,7 @@ from thanos.reporting.measures import (
     over_seeds,
     records,
     refuse_mixed_protocols,
+    task_measures,
     with_variants,
 )
 from thanos.reporting.published import PublishedTable, is_wikitext2
@@ -54,9 +55,9 @@ def main_table(
     tolerance. Raises UserError where results that are not comparable would share a cell or column.
     """
     frame = with_variants(frame)
-    measures = list(measures or main_measures(frame))
+    measures = list(measures or main_measures(frame) or task_measures(frame))
     if not measures:
-        raise UserError(f"table {name!r}: the results have neither perplexity nor accuracy")
+        raise UserError(f"table {name!r}: the results have neither perplexity nor a task's metric")
     keys = sorted({_key(row) for row in records(frame)}, key=_row_order)
     columns: list[_Filled] = []
     means, sources = [], []
@@ -105,7 +106,7 @@ def main_tables(
     windows: pd.DataFrame | None = None,
 ) -> list[Table]:
     """The main table, or one per measure (`main-<metric>-<dataset>`) where it would be too wide."""
-    measures = main_measures(frame)
+    measures = main_measures(frame) or task_measures(frame)
     if len(measures) * frame["model"].nunique() <= MOST_COLUMNS:
         return [main_table(frame, measures, published, windows=windows)]
     return [

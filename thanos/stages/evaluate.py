@@ -1,10 +1,13 @@
 """Evaluate a pruned checkpoint, or the dense model: perplexity, accuracy on zero-shot tasks, size.
 
     python -m thanos.stages.evaluate <spec> [--place …] [--checkpoint <folder>] \\
-        [--windows <folder> …] [--items <folder>] --parts <folder> --output evaluation.json
+        [--windows <folder> …] [--items <folder>] [--memory <MiB>] --parts <folder> \\
+        --output evaluation.json
 
 Each corpus, each task and the size is a part by itself, written to <parts> when it is known; a part
-that lies there and is current is not measured again. A task that fails costs that task.
+that lies there and is current is not measured again. A task that fails costs that task. Tasks take
+the whole model where its memory plan is within what there is, and otherwise go by blocks, as
+perplexity always does.
 """
 
 import logging
@@ -14,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..artifacts import MANIFEST, read_json, verify_manifest, write_json
 from ..command import run_command, stage_parser
 from ..compression.packing import Sizes, file_sizes
@@ -21,15 +26,24 @@ from ..device import computing_dtype, resolve_device, used
 from ..errors import UserError
 from ..evaluation.perplexity import perplexity_of_logits
 from ..evaluation.quantization import QuantizedBlocks, quantize_model
-from ..evaluation.zero_shot import TaskResult, WordPerplexityResult, check_tokenizer, zero_shot
+from ..evaluation.zero_shot import (
+    Score,
+    TaskResult,
+    WordPerplexityResult,
+    check_tokenizer,
+    zero_shot,
+)
 from ..identity import EvaluationSpec, Place
 from ..identity.fingerprints import Fingerprint, fingerprint
 from ..identity.spec import read_spec
-from ..models import StreamedBlocks, hidden_states, load_model, logits_by_blocks
+from ..models import BlockSource, StreamedBlocks, hidden_states, logits_by_blocks
+from ..models.loading import adopt_generation_config
 from ..models.location import weight_files
 from ..opening import dense_folder, open_tokenizer
 from ..provenance import provenance
 from ..testbed.continuations import TASKS_FOLDER, TESTBED_TASK
+from ..workflow.machine import available_memory
+from ..workflow.resources import plan_scoring
 from .corpora import read_corpus
 
 if TYPE_CHECKING:
@@ -47,12 +61,14 @@ class Inputs:
         windows: folders of `thanos.stages.corpora`, in the spec's order.
         items: folder of `thanos.stages.continuations`, where a task needs it.
         parts: folder of what has been measured.
+        memory: MiB that may be taken on the host; None: what is free there.
     """
 
     checkpoint: Path | None
     windows: Sequence[Path]
     items: Path | None
     parts: Path
+    memory: int | None = None
 
 
 def evaluate(spec: EvaluationSpec, place: Place, inputs: Inputs) -> dict[str, Any]:
@@ -100,7 +116,7 @@ class _Evaluation:
         self.folder = checkpoint or dense_folder(spec.base, place)
         self.windows = dict(zip(spec.windows, inputs.windows, strict=True))
         self._blocks: StreamedBlocks | None = None
-        self._model: PreTrainedModel | None = None
+        self._scored: PreTrainedModel | BlockSource | None = None
 
     def part(self, part: EvaluationSpec) -> dict[str, Any]:
         """What is on record of a part if that is current, otherwise measured and recorded."""
@@ -156,10 +172,11 @@ class _Evaluation:
         tokenizer = open_tokenizer(self.spec.base, self.place)
         check_tokenizer(tokenizer)
         scored = zero_shot(
-            self.model,
+            self.scored_model,
             tokenizer,
             part.tasks[0],
             batch_size=self.place.task_batch,
+            hidden_budget=self.place.hidden_budget,
             limit=part.limit,
             mirror=self.place.mirror,
             include_path=TASKS_FOLDER,
@@ -180,15 +197,28 @@ class _Evaluation:
         return self._blocks
 
     @property
-    def model(self) -> "PreTrainedModel":
-        """The whole model on the device, quantised as the spec says."""
-        if self._model is None:
-            trusted = self.spec.base.trust_remote_code
-            opened = load_model(self.folder, self.dtype or "auto", trusted)
-            quantize_model(opened, self.spec.quantization)
-            opened.to(self.device)  # type: ignore[arg-type]  # the decorator hides the argument
-            self._model = opened
-        return self._model
+    def scored_model(self) -> "PreTrainedModel | BlockSource":
+        """What tasks run on: the whole model where it fits, otherwise its blocks."""
+        if self._scored is None:
+            blocks, kind = self.blocks, self.spec.quantization
+            if self._whole_model_fits():
+                model = blocks.load_whole(self.device)
+                quantize_model(model, kind)
+                self._blocks, self._scored = None, model
+            else:
+                model, self._scored = blocks.model, QuantizedBlocks(blocks, kind)
+            adopt_generation_config(self.folder, model)
+        return self._scored
+
+    def _whole_model_fits(self) -> bool:
+        plan = plan_scoring(self.spec, self.place, self.folder, on_device=self.device.type != "cpu")
+        memory = self.inputs.memory
+        room = available_memory() if memory is None else memory * 2**20
+        if self.device.type == "cuda":
+            room = torch.cuda.mem_get_info(self.device)[0]
+        how = "as a whole" if plan.fits(room) else "by blocks"
+        logger.info("expected peak memory: %s; tasks take the model %s", plan, how)
+        return plan.fits(room)
 
 
 def _current(file: Path, found: Fingerprint, machine: dict[str, Any]) -> dict[str, Any] | None:
@@ -221,13 +251,35 @@ def _row(scored: TaskResult | WordPerplexityResult) -> dict[str, Any]:
             "bits_per_byte": scored.bits_per_byte,
             **shared,
         }
+    return {"kind": "tasks", **_scores(scored), **shared, **_subtasks(scored)}
+
+
+def _scores(scored: TaskResult) -> dict[str, Any]:
+    """The accuracy where there is one, and all other metrics."""
+    row: dict[str, Any] = {}
+    if scored.accuracy is not None:
+        row["acc"] = scored.accuracy
+        row["acc_stderr"] = scored.standard_error
+        row["acc_norm"] = scored.normalized_accuracy
+    if scored.others:
+        row["metrics"] = {name: _score(score) for name, score in scored.others.items()}
+    return row
+
+
+def _score(score: Score) -> dict[str, Any]:
     return {
-        "kind": "tasks",
-        "acc": scored.accuracy,
-        "acc_stderr": scored.standard_error,
-        "acc_norm": scored.normalized_accuracy,
-        **shared,
+        "value": score.value,
+        "stderr": score.standard_error,
+        "higher_is_better": score.higher_is_better,
     }
+
+
+def _subtasks(scored: TaskResult) -> dict[str, Any]:
+    found = {
+        name: {**_scores(task), "n": task.items, "version": task.version}
+        for name, task in scored.subtasks.items()
+    }
+    return {"subtasks": found} if found else {}
 
 
 def measure_size(folder: Path) -> dict[str, Any]:
@@ -254,9 +306,10 @@ def main() -> None:
     arguments.add_argument("--windows", type=Path, nargs="*", default=[])
     arguments.add_argument("--items", type=Path, nargs="?")
     arguments.add_argument("--parts", type=Path, required=True)
+    arguments.add_argument("--memory", type=int, help="MiB to keep within; default: what is free")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
-    inputs = Inputs(given.checkpoint, given.windows, given.items, given.parts)
+    inputs = Inputs(given.checkpoint, given.windows, given.items, given.parts, given.memory)
     spec = read_spec(EvaluationSpec, given.spec)
     write_json(given.output, evaluate(spec, given.place, inputs))
 

@@ -46,11 +46,11 @@ def fetch(content: dict[str, list[Any]], mirror: Path) -> dict[str, Any]:
         from ..evaluation.hub_rows import fetch_task
 
         logger.info("zero-shot task %s", task)
-        file, revision = fetch_task(task, mirror)
-        files[file.relative_to(mirror).as_posix()] = {
-            "revision": revision,
-            "sha256": file_hash(file),
-        }
+        for file, revision in fetch_task(task, mirror):
+            files[file.relative_to(mirror).as_posix()] = {
+                "revision": revision,
+                "sha256": file_hash(file),
+            }
     return {"models": models, "files": files}
 
 

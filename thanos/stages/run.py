@@ -12,7 +12,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from ..artifacts import write_json, write_manifest, write_text
@@ -58,10 +57,15 @@ def run_into(overrides: Sequence[str], folders: Folders = ()) -> None:
         unfinished.rename(folder)
         for done in ("measurements", *([run.pruning.id] if run.pruning else [])):
             shutil.rmtree(work / done, ignore_errors=True)
+    from ..reporting.frame import scored_tasks
+
     for corpus, result in metrics["perplexity"].items():
         sys.stdout.write(f"perplexity of {corpus}: {result['perplexity']:.4f}\n")
-    for task, result in metrics["zero_shot"]["tasks"].items():
-        sys.stdout.write(f"accuracy on {task}: {result['acc']:.2f}%\n")
+    for task, result in scored_tasks(metrics["zero_shot"]["tasks"]).items():
+        if "acc" in result:
+            sys.stdout.write(f"accuracy on {task}: {result['acc']:.2f}%\n")
+        for metric, score in result.get("metrics", {}).items():
+            sys.stdout.write(f"{metric} on {task}: {score['value']:.4g}\n")
     sys.stdout.write(f"written: {folder}\n")
 
 
@@ -75,6 +79,7 @@ def carry_out(run: Run, folder: Path, work: Path) -> dict[str, Any]:
     """
     # Checking a configuration takes milliseconds; torch and transformers are imported after it.
     from ..opening import dequantized_folder
+    from ..reporting.frame import mean_accuracy
     from .dequantize import make_once
     from .efficiency import measure_latency
     from .evaluate import Inputs, evaluate
@@ -95,13 +100,12 @@ def carry_out(run: Run, folder: Path, work: Path) -> dict[str, Any]:
     pruned = checkpoint if spec.pruning else None
     inputs = Inputs(pruned, windows, items, work / "measurements")
     results = evaluate(spec, place, inputs)
-    accuracies = [task["acc"] for task in results["tasks"].values()]
     metrics |= {
         "perplexity": results["corpora"],
         "zero_shot": {
             "tasks": results["tasks"],
             "texts": results["texts"],
-            "mean_acc": fmean(accuracies) if accuracies else None,
+            "mean_acc": mean_accuracy(results["tasks"]),
         },
         "size": results["size"],
     }

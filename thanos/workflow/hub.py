@@ -5,7 +5,7 @@ from typing import Any
 
 from ..config import Run
 from ..data.sources import CALIBRATION, EVALUATION
-from ..evaluation.benchmarks import DEFINITIONS
+from ..testbed.continuations import TESTBED_TASK
 
 
 def wanted(runs: Iterable[Run]) -> dict[str, list[Any]]:
@@ -20,7 +20,7 @@ def wanted(runs: Iterable[Run]) -> dict[str, list[Any]]:
             if text.source in CALIBRATION and text.path is None:
                 calibration.add(text.source)
         evaluation |= {cut.readable for cut in run.evaluation.windows} & EVALUATION.keys()
-        tasks |= set(run.evaluation.tasks) & DEFINITIONS.keys()
+        tasks |= set(run.evaluation.tasks) - {TESTBED_TASK}
     return {
         "models": [list(model) for model in sorted(models)],
         "calibration": sorted(calibration),

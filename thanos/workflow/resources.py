@@ -1,9 +1,12 @@
 """The memory that a spec's job will take; imports no torch, so that rules can ask as well."""
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..identity import EvaluationSpec, LatencySpec, ModelSpec, Place, PruningSpec
+from ..data.sources import evaluation_max_windows
+from ..identity import EvaluationSpec, LatencySpec, ModelSpec, Place, PruningSpec, WindowsSpec
+from ..models.evaluation_plan import EvaluationPlan, Scoring, plan_evaluation
 from ..models.location import cached_folder, weight_files
 from ..models.memory_plan import MIB, MemoryPlan, Statistics, Work, plan_memory
 from ..models.safetensors_layout import read_layout
@@ -11,8 +14,27 @@ from ..opening import dequantized_folder, model_location
 from ..pruning.patterns import Structured, Unstructured
 
 _PROGRAM = 800 * MIB  # interpreter and libraries
+_TOKENS_PER_ITEM = 1024  # of a task: all of its requests
+_MOST_WINDOWS = 300  # of a corpus that does not say how many
 # Where the model is not on this machine, so that nothing is known of it.
 _UNKNOWN_MB = {"prune": 16000, "evaluate": 16000, "efficiency": 32000}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where jobs run.
+
+    Attributes:
+        memory: bytes that a job may take there.
+        gpus: whether it has one.
+    """
+
+    memory: int
+    gpus: bool
+
+    def computes_on_gpu(self, place: Place) -> bool:
+        """Whether a job at this place computes on an accelerator there."""
+        return self.gpus and place.device != "cpu"
 
 
 def plan_pruning(spec: PruningSpec, place: Place, folder: Path, *, on_device: bool) -> MemoryPlan:
@@ -48,8 +70,8 @@ def plan_pruning(spec: PruningSpec, place: Place, folder: Path, *, on_device: bo
     return _planned(folder, work, on_device)
 
 
-def pruning_mb(spec: PruningSpec, place: Place) -> int:
-    """`mem_mb` of a pruning job; with `device=auto` what a machine without accelerator needs.
+def pruning_mb(spec: PruningSpec, place: Place, machine: Machine) -> int:
+    """`mem_mb` of a pruning job.
 
     Raises:
         UserError: the model on this machine is not usable.
@@ -57,16 +79,56 @@ def pruning_mb(spec: PruningSpec, place: Place) -> int:
     folder = _folder(spec.model, place)
     if folder is None:
         return _UNKNOWN_MB["prune"]
-    plan = plan_pruning(spec, place, folder, on_device=place.device.startswith("cuda"))
+    plan = plan_pruning(spec, place, folder, on_device=machine.computes_on_gpu(place))
     return -(-plan.host // MIB)
 
 
-def evaluation_mb(spec: EvaluationSpec, place: Place) -> int:
-    """`mem_mb` of an evaluation: tasks load the whole model, perplexity goes by blocks."""
-    return _whole_models_mb(spec.base, place, 1) or _UNKNOWN_MB["evaluate"]
+def plan_scoring(
+    spec: EvaluationSpec, place: Place, folder: Path, *, on_device: bool
+) -> EvaluationPlan:
+    """Expected peaks of evaluating the model in `folder`.
+
+    Args:
+        spec: of the evaluation.
+        place: its budgets and batch sizes.
+        folder: of the model, pruned or dense.
+        on_device: whether it runs on an accelerator.
+
+    Raises:
+        UserError: the folder holds no usable model.
+    """
+    counts = [_windows(windows) for windows in spec.windows]
+    work = Scoring(
+        windows=max(counts, default=0),
+        tokens=max((windows.context for windows in spec.windows), default=0),
+        batch_size=place.evaluation_batch,
+        requests=place.task_batch if spec.tasks else 0,
+        total=spec.limit and spec.limit * _TOKENS_PER_ITEM,
+        quantized=spec.quantization != "none",
+        hidden_budget=place.hidden_budget,
+    )
+    return plan_evaluation(folder, work, on_device=on_device)
 
 
-def latency_mb(spec: LatencySpec, place: Place) -> int:
+def _windows(spec: WindowsSpec) -> int:
+    limits = [n for n in (spec.max_windows, evaluation_max_windows(spec.readable)) if n]
+    return min(limits, default=_MOST_WINDOWS)
+
+
+def evaluation_mb(spec: EvaluationSpec, place: Place, machine: Machine) -> int:
+    """`mem_mb` of an evaluation, whose tasks take the whole model if the machine has the room.
+
+    Raises:
+        UserError: the model on this machine is not usable.
+    """
+    folder = _folder(spec.base, place)
+    if folder is None:
+        return _UNKNOWN_MB["evaluate"]
+    plan = plan_scoring(spec, place, folder, on_device=machine.computes_on_gpu(place))
+    return -(-plan.host(machine.memory) // MIB)
+
+
+def latency_mb(spec: LatencySpec, place: Place, _: Machine) -> int:
     """`mem_mb` of a measurement of latencies: the dense and the pruned model side by side."""
     return _whole_models_mb(spec.pruning.model, place, 2) or _UNKNOWN_MB["efficiency"]
 
