@@ -151,3 +151,15 @@ def test_tokenizer(folder):
         str(folder / "tokenizer.json")
     )
     assert load_tokenizer(folder).get_vocab() == {"<unk>": 0, "a": 1}
+
+
+def test_an_unusable_generation_config_is_named(any_model, tmp_path):
+    from thanos.models.loading import adopt_generation_config
+
+    adopt_generation_config(tmp_path, any_model)  # none is no fault
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 9]}')
+    adopt_generation_config(tmp_path, any_model)
+    assert any_model.generation_config.eos_token_id == [7, 9]
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 7,}')
+    with pytest.raises(UserError, match=r"generation_config\.json is unusable"):
+        adopt_generation_config(tmp_path, any_model)

@@ -70,7 +70,7 @@ def adopt_generation_config(folder: Path, model: PreTrainedModel) -> None:
                 folder, local_files_only=True
             )
         except Exception as error:  # any value of any key may be wrong
-            raise UserError(f"{file} is unusable: {_reason(error)}") from error
+            raise UserError(f"{file} is unusable: {reason_of(error)}") from error
 
 
 def check_report(folder: Path, report: dict[str, Any]) -> None:
