@@ -23,6 +23,7 @@ from .identity.fingerprints import fingerprint
 from .models import BlocksInMemory, work_folder
 from .models.context import longest_window
 from .opening import open_tokenizer, window_length
+from .paths import expanded
 from .provenance import provenance
 from .stages import prune as stage
 from .stages.calibrate import write_windows
@@ -241,7 +242,7 @@ def _prune_folder(
         raise UserError(
             "output must be given: the checkpoint folder to write, which must not exist"
         )
-    checkpoint = Path(output).expanduser()
+    checkpoint = expanded(output)
     if checkpoint.exists():
         raise UserError(f"output {checkpoint} exists already; give another or remove it")
     model, place = RunBuilder().model(config.model), place_of(config)
@@ -293,7 +294,7 @@ def _documents(text: str | Path | Sequence[str]) -> list[str]:
     if isinstance(text, Path):
         from .data.files import read_text
 
-        return [read_text(text.expanduser())]
+        return [read_text(expanded(text))]
     return [text] if isinstance(text, str) else list(text)
 
 

@@ -27,6 +27,7 @@ from .config.compose import CONFIG_NAME, composed, hydra_of, told
 from .config.grammar import typed
 from .config.reference import help_text
 from .errors import UserError
+from .paths import expanded
 
 if TYPE_CHECKING:
     from .workflow.sweep import Launch
@@ -169,7 +170,7 @@ def _launch(given: argparse.Namespace) -> "Launch":
 
 
 def _folders(given: argparse.Namespace) -> Folders:
-    return tuple(str(Path(folder).expanduser().absolute()) for folder in given.config_dir)
+    return tuple(str(expanded(folder).absolute()) for folder in given.config_dir)
 
 
 def _end(status: int) -> None:

@@ -23,7 +23,7 @@ from ..identity.spec import digest, slug
 from ..identity.specs import DENSE
 from ..models.location import is_hub_id
 from ..models.wheels import GGUF
-from ..paths import model_folder
+from ..paths import expanded, model_folder
 from ..pruning.composition import default_block_size
 from ..pruning.patterns import Unstructured
 from .checks import choices_of
@@ -124,13 +124,13 @@ class RunBuilder:
         """
         if given.package is not None:
             return ModelSpec(given.path, gguf=given.gguf, package=given.package)
-        file = Path(given.path).expanduser().absolute()
+        file = expanded(given.path).absolute()
         if file.suffix == GGUF and file.is_file():
             return ModelSpec(str(file), gguf=self._hash(file))
         folder = model_folder(given.path)
         if folder is None:
             if not is_hub_id(given.path):
-                kind = "is a file" if Path(given.path).expanduser().exists() else "does not exist"
+                kind = "is a file" if expanded(given.path).exists() else "does not exist"
                 raise UserError(
                     f"model.path: model folder {given.path} {kind}; give an existing folder, a "
                     f"{GGUF} file or a hub id such as facebook/opt-125m"
@@ -146,7 +146,7 @@ class RunBuilder:
     def _text(self, source: str, path: str | None, use: str) -> TextSpec:
         if path is None:
             return TextSpec(source)
-        file = Path(path).expanduser().absolute()
+        file = expanded(path).absolute()
         if not file.is_file():
             kind = "is a folder, not a file" if file.is_dir() else "does not exist"
             raise UserError(f"{use}.path: {path} {kind}; give the path of a text file")
@@ -195,9 +195,9 @@ def place_of(config: Config) -> Place:
     """Where and how a configuration computes."""
     return Place(
         device=config.device,
-        mirror=config.mirror and str(Path(config.mirror).expanduser().absolute()),
+        mirror=config.mirror and str(expanded(config.mirror).absolute()),
         models_dir=config.models_dir,
-        model_file=config.model.file and str(Path(config.model.file).expanduser().absolute()),
+        model_file=config.model.file and str(expanded(config.model.file).absolute()),
         memory_budget=config.memory_budget,
         hidden_memory=config.hidden_memory,
         calibration_batch=config.calibration.batch_size,

@@ -6,10 +6,9 @@ in a block of a suite, it is refused.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..data.sources import CALIBRATION
-from ..paths import model_folder
+from ..paths import expanded, model_folder
 from ..pruning.composition import Method
 from ..pruning.patterns import Pattern, Unstructured
 from .schema import Config
@@ -47,7 +46,7 @@ class Choices:
     def on_hub(self) -> bool:
         """Whether the model is looked up on the hub: it is no folder, no file and in no package."""
         model = self.config.model
-        local = model_folder(model.path) or Path(model.path).expanduser().is_file()
+        local = model_folder(model.path) or expanded(model.path).is_file()
         return model.package is None and not local
 
     @property

@@ -147,7 +147,7 @@ def _commit_on_hub(name: str, revision: str | None) -> str | None:
 
 def is_hub_id(path: str | Path) -> bool:
     """Whether `path` can only be a model on the hub: no folder, and not spelt like one."""
-    return not Path(path).expanduser().exists() and not _looks_like_a_path(str(path))
+    return not _looks_like_a_path(str(path)) and not Path(path).exists()
 
 
 def mirrored_folder(mirror: Path, name: str, revision: str | None) -> Path:

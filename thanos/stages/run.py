@@ -18,6 +18,7 @@ from ..artifacts import write_json, write_manifest, write_text
 from ..command import parser
 from ..config import PLACE_KEYS, Folders, Run, RunBuilder, dumps, key_of, refuse_unused, resolve
 from ..errors import UserError
+from ..paths import expanded
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,7 +40,7 @@ def run_into(overrides: Sequence[str], folders: Folders = ()) -> None:
     refuse_unused(config, overrides)
     if config.output_dir is None:
         raise UserError("key 'output_dir' must be given: the folder to write, which must not exist")
-    folder = Path(config.output_dir).expanduser()
+    folder = expanded(config.output_dir)
     if folder.exists():
         raise UserError(f"output_dir {folder} exists already; give another or remove it")
     run = RunBuilder().run(config, [o for o in overrides if key_of(o) not in PLACE_KEYS])

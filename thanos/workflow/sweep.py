@@ -17,7 +17,7 @@ from ..config import GROUPS, Folders, axis
 from ..config.checks import NAME
 from ..errors import UserError
 from ..identity.spec import digest
-from ..paths import PROJECT
+from ..paths import PROJECT, expanded
 from .options import encoded
 from .suite_files import suite_files, sweeps_of
 from .suites import Suite, compose_suite
@@ -126,7 +126,7 @@ def profile_folder(given: str) -> Path:
     Raises:
         UserError: there is none.
     """
-    for folder in (Path(given).expanduser(), PROJECT / "profiles" / given):
+    for folder in (expanded(given), PROJECT / "profiles" / given):
         if folder.is_dir():
             return folder.absolute()
     known = sorted(path.name for path in (PROJECT / "profiles").iterdir())
