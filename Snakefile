@@ -38,7 +38,19 @@ rule ablations:
         [suite_products(name) for name in SUITES if name.startswith("ablation-")],
 
 
+# A dry run has no start: at its end it says how long the suites would take.
+def announce():
+    if workflow.dryrun and (watch := watched()):
+        watch.announce()
+
+
+if workflow.is_main_process:
+    atexit.register(announce)
+
+
 onsuccess:
+    for _watch in WATCHES:
+        _watch.end()
     if ASKED and switch("show", default=True):
         shell("python -m thanos.stages.show {ASKED:q}")
 

@@ -9,6 +9,7 @@
 #   show=false                                       no table at the end
 #   results=<folder>  threads=<per job>
 #   gpus=<per job>  node_mb=<memory that a job may take>, both of a cluster
+import atexit
 import contextlib
 import json
 import shlex
@@ -28,7 +29,8 @@ from thanos.identity.spec import ID
 from thanos.workflow import resources
 from thanos.errors import UserError
 from thanos.testbed.continuations import TESTBED_TASK
-from thanos.workflow.catalog import Catalog
+from thanos.workflow.catalog import Catalog, things_of
+from thanos.workflow.estimate import Estimate
 from thanos.workflow.failures import failures
 from thanos.workflow.folders import older_layout, without_braces
 from thanos.workflow.gpus import name_locks, visible_gpus
@@ -36,8 +38,10 @@ from thanos.paths import PROJECT, SOURCE
 from thanos.workflow.hub import wanted
 from thanos.workflow.machine import total_memory
 from thanos.workflow.options import decoded, overrides_of, texts_of
+from thanos.workflow.speed import machine_speed
 from thanos.workflow.suite_files import suite_files, sweeps_of
 from thanos.workflow.warm import start_warm_process
+from thanos.workflow.watch import Watch
 
 
 def switch(option, default=False):
@@ -77,6 +81,7 @@ SUITES = sorted(suite_files(FOLDERS))
 SUFFIX = "-quick" if QUICK else ""
 ASKED = []  # folders of the suites that are to be made
 STARTED = time.time()
+WATCHES = []  # at most one: of the time that they take
 
 MODEL = f"{RESULTS}/{layout.MODELS}/{{model}}"
 CALIBRATION = f"{RESULTS}/{layout.CALIBRATION}/{{calibration}}"
@@ -216,6 +221,26 @@ def continuations_of(wildcards):
 def timed_checkpoint_of(wildcards):
     pruning = thing(layout.LATENCIES, wildcards.latency).spec.pruning
     return f"{RESULTS}/{layout.PRUNED}/{pruning.id}/{layout.CHECKPOINT}"
+
+
+def watched():
+    """What says how long the suites take that are asked for; nothing where that is unknown.
+
+    The speed of GPUs and of other machines is.
+    """
+    if not ASKED or not workflow.local_exec or visible_gpus():
+        return None
+    suites = [suite(Path(folder).name) for folder in ASKED]
+    runs = [run for asked in suites for run in asked.runs]
+    estimate = Estimate(
+        things_of(runs),
+        RESULTS,
+        cores=all_cores(None),
+        threads=THREADS,
+        speed=machine_speed(THREADS),
+        suites=len(suites),
+    )
+    return Watch(estimate)
 
 
 def run_results(name):

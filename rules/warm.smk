@@ -12,3 +12,6 @@ onstart:
         and not visible_gpus()
     ):
         start_warm_process(CATALOG.loaded(), THREADS)
+    if watch := watched():
+        WATCHES.append(watch)
+        watch.start()

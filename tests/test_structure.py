@@ -33,9 +33,12 @@ ALLOWED = {
     "opening": {"artifacts", "content", "errors", "identity", "models"},
     "provenance": {"content", "identity", "paths"},
     "command": {"errors", "identity", "pruning"},
-    "config": {"identity", "content", "data", "errors", "models", "paths", "pruning"},
+    "config": {
+        *("content", "data", "errors", "evaluation", "identity", "models", "paths", "pruning"),
+    },
     "workflow": {
-        *("config", "identity", "artifacts", "command", "data", "errors", "evaluation"),
+        *("config", "identity", "artifacts", "command", "content", "data", "errors"),
+        "evaluation",
         *("layout", "models", "opening", "paths", "pruning", "testbed"),
     },
     "device": {"errors", "workflow"},

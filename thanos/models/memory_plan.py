@@ -98,7 +98,7 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
     if work.statistics != "none":
         hidden = work.windows * tokens * hidden_size * size
         forward = batch * forward_numbers(shapes) * size
-        gram = sum(width**2 for width in _input_groups(layers)) * work.precision
+        gram = sum(width**2 for width in input_widths(layers)) * work.precision
         if work.statistics == "diagonal":
             gram = sum(width for _, (_, width) in layers) * work.precision
         if size != work.precision:
@@ -139,7 +139,7 @@ def _solve(rows: int, columns: int, stored: int, work: Work) -> int:
     return copies + int(work.squares * square * work.precision) + segment
 
 
-def _input_groups(layers: Iterable[tuple[str, tuple[int, int]]]) -> list[int]:
+def input_widths(layers: Iterable[tuple[str, tuple[int, int]]]) -> list[int]:
     """Widths of the different inputs of a block's layers, one per group that shares an input.
 
     Which layers share is known only when the model runs. Each part of a block (attention, MLP)
