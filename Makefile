@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 # Bars for a person; plain lines, one per job, for a log.
 PROGRESS = $$([ -t 2 ] && echo --logger rich)
 
-.PHONY: help setup demo check test test-slow test-gpu test-slurm test-hub regress lint lock clean
+.PHONY: help setup demo check real real-quick test test-slow test-gpu test-slurm test-hub regress lint lock clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,12 @@ demo: setup  ## run the demo suite and show its table, figures and report
 
 check: setup  ## run the demo's small variant, into results/check
 	@snakemake demo $(PROGRESS) --config quick=true results=results/check
+
+real: setup  ## run the suite on a trained language model, half an hour on two cores
+	@snakemake real $(PROGRESS)
+
+real-quick: setup  ## run its small variant, five minutes, into results/check
+	@snakemake real $(PROGRESS) --config quick=true results=results/check
 
 regress: setup  ## compare the regression suite with the golden metrics
 	@snakemake regress

@@ -215,3 +215,28 @@ def test_a_file_belongs_to_the_sources_that_read_it(write, tmp_path):
     runs = load_suite("mine", [f"calibration.path={tmp_path / 'a.txt'}"]).runs
     paths = [run.pruning.calibration.text.path for run in runs]
     assert paths == [None, str(tmp_path / "a.txt")]
+
+
+def test_the_real_suite_measures_more_where_more_can_be_had(tmp_path):
+    def measured(*overrides):
+        (dense, *_) = load_suite("real", ["method=dense", *overrides]).runs
+        spec = dense.evaluation
+        return [cut.readable for cut in spec.windows], list(spec.tasks)
+
+    assert measured() == (["docstrings"], ["doc_continuation"])
+    (tmp_path / "wikitext2").mkdir()
+    (tmp_path / "wikitext2" / "wiki.test.raw").write_text("text")
+    corpora = ["docstrings", "wikitext2"]
+    assert measured(f"mirror={tmp_path}") == (corpora, ["doc_continuation"])
+    (tmp_path / "zeroshot").mkdir()
+    (tmp_path / "zeroshot" / "piqa.jsonl").write_text("{}")
+    assert measured(f"mirror={tmp_path}") == (corpora, ["doc_continuation", "piqa"])
+    alone = measured(f"mirror={tmp_path}", "evaluation.optional_corpora=[]")
+    assert alone == (["docstrings"], ["doc_continuation", "piqa"])
+
+
+def test_the_real_suite_has_twenty_runs_of_one_model():
+    runs = load_suite("real").runs
+    assert len({run.evaluation.id for run in runs}) == len(runs) == 20
+    assert len({run.evaluation.base.id for run in runs}) == 1
+    assert len({run.pruning.calibration.id for run in runs if run.pruning}) == 1

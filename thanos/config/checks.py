@@ -45,7 +45,7 @@ def checked(config: Config) -> Config:
             )
     _check_package(config.model)
     _check_source("calibration.source", config.calibration.source, (*SOURCES, *CONTRASTS))
-    for corpus in config.evaluation.corpora:
+    for corpus in (*config.evaluation.corpora, *config.evaluation.optional_corpora):
         _check_source("evaluation.corpora", corpus, SOURCES)
     calibrates_on_text = choices.calibrated and config.calibration.source == "text"
     for group, needs_file, path in (

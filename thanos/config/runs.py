@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..content import file_hash
+from ..data.availability import corpus_can_be_had
 from ..errors import UserError
+from ..evaluation.benchmarks import task_file
 from ..identity import (
     CalibrationSpec,
     EvaluationSpec,
@@ -27,7 +29,7 @@ from ..paths import expanded, model_folder
 from ..pruning.composition import default_block_size
 from ..pruning.patterns import Unstructured
 from .checks import choices_of
-from .schema import Config, ModelConfig, TrackingConfig
+from .schema import Config, EvaluationConfig, ModelConfig, TrackingConfig
 from .usage import Choices
 
 
@@ -80,7 +82,8 @@ class RunBuilder:
         choices = choices_of(config)
         model = self.model(config.model)
         pruning = self._pruning(choices, model)
-        evaluation = config.evaluation
+        evaluation, place = config.evaluation, place_of(config)
+        corpora, tasks = measured(evaluation, place.mirror)
         spec = EvaluationSpec(
             model=pruning or model,
             windows=tuple(
@@ -90,10 +93,10 @@ class RunBuilder:
                     config.model.context,
                     evaluation.max_windows,
                 )
-                for corpus in dict.fromkeys(evaluation.corpora)
+                for corpus in corpora
             ),
-            tasks=tuple(dict.fromkeys(evaluation.tasks)),
-            limit=evaluation.limit if evaluation.tasks else None,
+            tasks=tasks,
+            limit=evaluation.limit if tasks else None,
             quantization=evaluation.quantization,
         )
         timed = pruning is not None and evaluation.efficiency
@@ -101,7 +104,7 @@ class RunBuilder:
             evaluation=spec,
             latency=LatencySpec(pruning, config.model.context) if timed and pruning else None,
             columns=_columns(config, pruning),
-            place=place_of(config),
+            place=place,
             tracking=config.tracking,
             overrides=tuple(overrides),
         )
@@ -189,6 +192,17 @@ def pruning_spec(choices: Choices, model: ModelSpec, text: TextSpec | None) -> P
         skip=tuple(config.model.skip),
         rare_experts=config.model.rare_experts,
     )
+
+
+def measured(
+    evaluation: EvaluationConfig, mirror: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The corpora and tasks to measure: those asked for, and optional ones that can be had."""
+    corpora, tasks = [*evaluation.corpora], [*evaluation.tasks]
+    corpora += [c for c in evaluation.optional_corpora if corpus_can_be_had(c, mirror)]
+    if mirror is not None:
+        tasks += [t for t in evaluation.optional_tasks if task_file(t, Path(mirror)) is not None]
+    return tuple(dict.fromkeys(corpora)), tuple(dict.fromkeys(tasks))
 
 
 def place_of(config: Config) -> Place:

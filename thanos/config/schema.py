@@ -31,7 +31,6 @@ class ModelConfig:
     path: str = MISSING
     name: str = ""
     revision: str | None = None
-    # A model in a GGUF file: `path` is that file, or lies in the wheel of a pinned package.
     package: str | None = None
     gguf: str | None = None
     file: str | None = None
@@ -92,10 +91,12 @@ class EvaluationConfig:
     Attributes:
         name: what tables call it
         corpora: texts whose perplexity is measured
+        optional_corpora: likewise, where the mirror, this machine or the hub have them
         path: text file for corpus text
         max_windows: per corpus, at the most; null: by the corpus' protocol
         batch_size: windows per forward pass; changes no result
         tasks: zero-shot tasks
+        optional_tasks: likewise, where a mirror has them
         limit: items per zero-shot task; null: all
         task_batch_size: requests per forward pass; changes no result
         quantization: round the linear layers' weights first: none, int8 or int4
@@ -104,10 +105,12 @@ class EvaluationConfig:
 
     name: str = MISSING
     corpora: list[str] = field(default_factory=list)
+    optional_corpora: list[str] = field(default_factory=list)
     path: str | None = None
     max_windows: int | None = None
     batch_size: int = 8
     tasks: list[str] = field(default_factory=list)
+    optional_tasks: list[str] = field(default_factory=list)
     limit: int | None = None
     task_batch_size: int = 32
     quantization: str = "none"

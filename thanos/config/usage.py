@@ -138,12 +138,16 @@ USES = (
     ),
     Use(
         ("evaluation.max_windows", "evaluation.batch_size"),
-        lambda choices: bool(choices.config.evaluation.corpora),
+        lambda choices: bool(
+            choices.config.evaluation.corpora or choices.config.evaluation.optional_corpora
+        ),
         lambda choices: f"evaluation {choices.config.evaluation.name}, which has no corpus",
     ),
     Use(
         ("evaluation.limit", "evaluation.task_batch_size"),
-        lambda choices: bool(choices.config.evaluation.tasks),
+        lambda choices: bool(
+            choices.config.evaluation.tasks or choices.config.evaluation.optional_tasks
+        ),
         lambda choices: f"evaluation {choices.config.evaluation.name}, which has no task",
     ),
 )

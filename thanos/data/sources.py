@@ -244,10 +244,14 @@ def _rows(
     return _reader(file, split)(file)
 
 
+def mirrored_file(split: Split, mirror: Path) -> Path | None:
+    """The mirror's file of a split, if it has one."""
+    return next((mirror / name for name in split.mirrored if (mirror / name).is_file()), None)
+
+
 def _mirrored(source: str, split: Split, mirror: Path) -> Path:
-    for name in split.mirrored:
-        if (mirror / name).is_file():
-            return mirror / name
+    if (file := mirrored_file(split, mirror)) is not None:
+        return file
     raise UserError(
         f"mirror {mirror} has no {' or '.join(split.mirrored)} for source {source!r}; copy the "
         "file there, or run `snakemake mirror` where there is network"
