@@ -1,5 +1,6 @@
 # Reporting: results of a suite as one table, then tables and figures.
 PUBLISHED = workflow.source_path("../results/reference/published_perplexity.csv")
+ACCURACIES = workflow.source_path("../results/reference/published_accuracy.csv")
 
 
 localrules:
@@ -62,6 +63,7 @@ rule tables:
         layers=f"{SUITE}/layers.csv",
         windows=f"{SUITE}/windows.csv",
         published=PUBLISHED,
+        accuracies=ACCURACIES,
     output:
         report(
             directory(f"{SUITE}/tables"),
@@ -80,6 +82,7 @@ rule tables:
     shell:
         "python -m thanos.stages.tabulate {input.results:q} --runs {input.runs:q}"
         " --layers {input.layers:q} --windows {input.windows:q} --published {input.published:q}"
+        " --accuracies {input.accuracies:q}"
         " --output {output:q} > {log:q} 2>&1"
 
 

@@ -78,7 +78,8 @@ class Collected:
 
     Attributes:
         results: one row per run and metric, with `COLUMNS`, sorted. Metrics: `perplexity`, `loss`
-            (dataset: corpus); `acc`, `mean_acc` in percent (dataset: task, or `zero_shot`);
+            (dataset: corpus); `acc`, `acc_norm`, `mean_acc` in percent (dataset: task, or
+            `zero_shot`);
             `word_perplexity`, lm-eval's (dataset: task), and any other metric of a task by its
             name; `subtask_acc` (dataset: `group/task`); `sparsity`, `relative_error`, `seconds`,
             `peak_memory_bytes` of the pruning (dataset empty); `size.<key>`, `efficiency.<key>`.
@@ -241,6 +242,8 @@ def _task_rows(task: str, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "stderr": result.get("acc_stderr"),
             **shared,
         }
+    if result.get("acc_norm") is not None:
+        yield {"metric": "acc_norm", "value": result["acc_norm"], **shared}
     for metric, score in result.get("metrics", {}).items():
         yield {"metric": metric, **score, **shared}
     for name, part in result.get("subtasks", {}).items():

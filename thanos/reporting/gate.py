@@ -1,11 +1,12 @@
-"""The dense gate: whether our dense models reproduce published perplexities."""
+"""The dense gate: whether our dense models reproduce published perplexities and accuracies."""
 
+import math
 from collections.abc import Iterable
 
 import pandas as pd
 
 from thanos.reporting.labels import DENSE
-from thanos.reporting.measures import Measure
+from thanos.reporting.measures import Measure, records
 from thanos.reporting.published import PublishedTable, is_wikitext2
 
 GATE_TOLERANCE = 0.02
@@ -61,3 +62,35 @@ def gate_notes(
             for reason, models in unknown.items()
         ),
     ]
+
+
+def accuracy_notes(frame: pd.DataFrame, published: PublishedTable) -> list[str]:
+    """Sentences that say of every published accuracy of a dense model: missed, or ok.
+
+    Its tolerance is for all questions of the split, where kernels and harness versions change some
+    answers, and for a copy of other weights what they change. On a part of the questions chance
+    comes on top: two standard errors.
+    """
+    notes = []
+    dense = frame[(frame["pattern"] == DENSE) & (frame["quantization"] == "none")]
+    scored = dense[dense["metric"].isin(["acc", "acc_norm"])]
+    for row in records(scored.drop_duplicates(["model", "dataset", "metric"])):
+        value = published.accuracy(row["model"], row["model_path"], row["dataset"])
+        if value is None or value.metric != row["metric"]:
+            continue
+        asked, allowed = int(row["n"]), value.tolerance
+        text = f"tolerance {value.tolerance:g}"
+        if asked < value.questions:
+            share = min(max(row["value"] / 100, 1 / asked), 1 - 1 / asked)
+            error = 100 * math.sqrt(share * (1 - share) / asked)
+            allowed += 2 * error
+            text = f"{asked} of {value.questions} questions, {text} and twice {error:.1f}"
+        difference = row["value"] - value.accuracy
+        missed = abs(difference) > allowed
+        notes.append(
+            f"Dense gate {'missed' if missed else 'ok'}: {row['model']} has {row['dataset']} "
+            f"{value.metric} {row['value']:.1f}%, published {value.accuracy:.1f}% "
+            f"({difference:+.1f} points; {text}; {value.source})"
+            + (": do not compare its accuracies with published ones." if missed else ".")
+        )
+    return notes

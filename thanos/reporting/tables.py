@@ -9,7 +9,7 @@ import pandas as pd
 from thanos.errors import UserError
 from thanos.reporting import notes
 from thanos.reporting.evidence import SAME_SPARSITY, Evidence
-from thanos.reporting.gate import gate_notes
+from thanos.reporting.gate import accuracy_notes, gate_notes
 from thanos.reporting.grid import Block, Cell, Column, Row, Table, mark_best, measured
 from thanos.reporting.labels import VARIANT_COLUMNS, method_label, method_rank, pattern_label
 from thanos.reporting.measures import (
@@ -81,6 +81,7 @@ def main_table(
     ]
     footnotes = [
         *(gate_notes(frame, measures, published) if published else []),
+        *(accuracy_notes(frame, published) if published and _has_accuracies(measures) else []),
         *notes.seed_note(pd.concat(means)),
         *notes.protocol_notes(frame, measures),
         *notes.sparsity_note(
@@ -174,6 +175,10 @@ def _blocks(keys: list[_Key], rows: list[Row], columns: list[_Filled]) -> tuple[
                 block = mark_best(block, index, filled.evidence)
         blocks.append(Block(pattern_label(pattern).title, tuple(block)))
     return tuple(blocks)
+
+
+def _has_accuracies(measures: Iterable[Measure]) -> bool:
+    return any(measure.metric == "mean_acc" for measure in measures)
 
 
 def _reached_sparsity(frame: pd.DataFrame) -> dict[_Key, str]:

@@ -35,7 +35,8 @@ def main() -> None:
     arguments.add_argument("--layers", type=Path, required=True)
     arguments.add_argument("--windows", type=Path, required=True)
     arguments.add_argument("--runs", type=Path, required=True, help="the suite's list of runs")
-    arguments.add_argument("--published", type=Path, help="published values to compare with")
+    arguments.add_argument("--published", type=Path, help="published perplexities")
+    arguments.add_argument("--accuracies", type=Path, help="published accuracies")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
     started, found = time.time(), stage_fingerprint("tabulate")
@@ -47,7 +48,9 @@ def main() -> None:
     if suite.axes:
         tables = ablation_tables(frame, layers, windows, suite.axes, suite.title)
     else:
-        published = read_published(given.published) if given.published else None
+        published = None
+        if given.published:
+            published = read_published(given.published, given.accuracies)
         tables = comparison_tables(frame, windows, published, suite.title)
         tables += layer_tables(layers)
     with atomic_folder(given.output) as folder:
