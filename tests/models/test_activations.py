@@ -6,7 +6,7 @@ from thanos.errors import UserError
 from thanos.models.activations import gather_statistics
 from thanos.models.blocks import find_blocks, linear_layers
 from thanos.models.linear import LinearLayer
-from thanos.models.replay import record, run_block
+from thanos.models.replay import record
 
 
 def gather(model, windows, *, block=0, gram=True, dtype=torch.float32):
@@ -16,16 +16,8 @@ def gather(model, windows, *, block=0, gram=True, dtype=torch.float32):
     layers = linear_layers(blocks.modules[block], blocks.name_of(block))
     with torch.no_grad():
         for index in range(block):
-            for batch, calls in enumerate(recording.calls):
-                recording.hidden[batch] = run_block(
-                    blocks.modules[index], recording.hidden[batch], calls[index], "cpu"
-                )
-        passes = [
-            lambda hidden=hidden, call=calls[block]: run_block(
-                blocks.modules[block], hidden, call, "cpu"
-            )
-            for hidden, calls in zip(recording.hidden, recording.calls, strict=True)
-        ]
+            recording.advance(index, blocks.modules[index], "cpu")
+        passes = recording.passes(block, blocks.modules[block], "cpu")
         return gather_statistics(layers, passes, gram=gram, dtype=dtype, device="cpu")
 
 

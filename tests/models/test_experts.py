@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 from thanos.errors import UserError
 from thanos.models import StreamedBlocks, find_blocks, linear_layers, load_model, prune_model
 from thanos.models.activations import gather_statistics
-from thanos.models.replay import record, run_block
+from thanos.models.replay import record
 from thanos.pruning import prune_weight
 
 EXPERTS = "model.layers.0.mlp.experts"
@@ -25,10 +25,7 @@ def gather(model, windows, batch_size=2):
     blocks = find_blocks(model)
     recording = record(model, blocks, windows, batch_size)
     layers = linear_layers(blocks.modules[0], blocks.name_of(0))
-    passes = [
-        lambda hidden=hidden, call=calls[0]: run_block(blocks.modules[0], hidden, call, "cpu")
-        for hidden, calls in zip(recording.hidden, recording.calls, strict=True)
-    ]
+    passes = recording.passes(0, blocks.modules[0], "cpu")
     return gather_statistics(layers, passes, gram=True, dtype=torch.float64, device="cpu")
 
 

@@ -3,8 +3,9 @@ import torch
 from transformers import PreTrainedModel
 
 from thanos.errors import UserError
+from thanos.models.block_calls import hidden_of
 from thanos.models.blocks import find_blocks
-from thanos.models.replay import record, run_block
+from thanos.models.replay import finish, record
 
 
 @torch.no_grad()
@@ -16,7 +17,7 @@ def own_hidden_states(model: PreTrainedModel, blocks, batch) -> list[torch.Tenso
         states.append((args[0] if args else kwargs["hidden_states"]).clone())
 
     def output(module, args, result):
-        states.append((result[0] if isinstance(result, tuple) else result).clone())
+        states.append(hidden_of(result).clone())
 
     handles = [blocks.modules[0].register_forward_pre_hook(first_input, with_kwargs=True)]
     handles += [block.register_forward_hook(output) for block in blocks.modules]
@@ -32,14 +33,17 @@ def assert_replay_is_exact(model, windows, batch_size):
 
     recording = record(model, blocks, windows, batch_size)
 
-    for batch, hidden, calls in zip(
-        windows.split(batch_size), recording.hidden, recording.calls, strict=True
-    ):
-        expected = own_hidden_states(model, blocks, batch)
-        assert torch.equal(hidden, expected[0])
-        for block, call, after in zip(blocks.modules, calls, expected[1:], strict=True):
-            hidden = run_block(block, hidden, call, "cpu")
-            assert torch.equal(hidden, after)
+    expected = [own_hidden_states(model, blocks, batch) for batch in windows.split(batch_size)]
+    for index in range(len(blocks) + 1):
+        for hidden, own in zip(recording.hidden, expected, strict=True):
+            assert torch.equal(hidden, own[index])
+        if index < len(blocks):
+            for run in recording.passes(index, blocks.modules[index], "cpu"):
+                run()  # leaves no trace
+            recording.advance(index, blocks.modules[index], "cpu")
+    for batch, hidden in zip(windows.split(batch_size), recording.hidden, strict=True):
+        logits = model(input_ids=batch, use_cache=False).logits
+        assert torch.equal(finish(model, blocks, batch, hidden), logits)
 
 
 def test_replay_equals_the_model_bit_for_bit(any_model, windows):

@@ -3,7 +3,6 @@ earlier layers that nothing reads any more."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from thanos.errors import UserError
 from thanos.models import LinearLayer, find_blocks, linear_layers
 from thanos.models.context import longest_window
 from thanos.models.experts import has_experts
-from thanos.models.replay import record, run_block
+from thanos.models.replay import record
 
 from .columns import ColumnSplit, split_columns
 from .compact_linear import compact_linear
@@ -70,8 +69,7 @@ def compact_model(model: PreTrainedModel, skip: Collection[str] = ()) -> list[st
             full.removeprefix(f"{name}."): layer
             for full, layer in linear_layers(block, name, skip).items()
         }
-        call = recording.calls[0][index]
-        run = partial(run_block, block, recording.hidden[0], call, model.device)
+        (run,) = recording.passes(index, block, model.device)
         changed = _compact_block(block, name, layers, run, known_links)
         replaced += [f"{name}.{key}" for key in changed]
     return replaced

@@ -1,5 +1,6 @@
 """Run a model's decoder blocks one by one exactly as the model itself would."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,15 +13,8 @@ from transformers import PreTrainedModel
 
 from thanos.errors import UserError
 
+from .block_calls import BlockCall, Moving, Passed, Returned, hidden_of, reuse
 from .blocks import DecoderBlocks
-
-
-@dataclass(frozen=True)
-class BlockCall:
-    """What the model passes to one block besides the hidden states."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]  # masks, rotary embeddings, ...: may differ from block to block
 
 
 @dataclass(frozen=True)
@@ -29,18 +23,39 @@ class Recording:
 
     hidden: list[Tensor]  # per batch: inputs of the first block, (B, T, d)
     calls: list[list[BlockCall]] = field(default_factory=list)  # [batch][block]
+    _passed: dict[int, Passed] = field(default_factory=lambda: defaultdict(Passed))  # [batch]
 
     def passes(
         self, index: int, block: nn.Module, device: torch.device | str
     ) -> Iterator[Callable[[], Tensor]]:
         """For each batch, a function that runs block `index` on the batch's hidden states."""
-        for hidden, calls in zip(self.hidden, self.calls, strict=True):
-            yield partial(run_block, block, hidden, calls[index], device)
+        for batch in range(len(self.hidden)):
+            yield partial(self._run, batch, index, block, device, keep=False)
 
     def advance(self, index: int, block: nn.Module, device: torch.device | str) -> None:
-        """Replace the hidden states, batch by batch, by the outputs of block `index`."""
-        for batch, run in enumerate(self.passes(index, block, device)):
-            self.hidden[batch] = run().to(self.hidden[batch].device)
+        """Replace the hidden states, batch by batch, by the outputs of block `index`.
+
+        What the block leaves to later ones is kept beside them until the last of those has run.
+        """
+        for batch in range(len(self.hidden)):
+            states = self._run(batch, index, block, device, keep=True)
+            self.hidden[batch] = states.to(self.hidden[batch].device)
+
+    def _run(
+        self, batch: int, index: int, block: nn.Module, device: torch.device | str, *, keep: bool
+    ) -> Tensor:
+        """The block's outputs (B, T, d), on `device`."""
+        hidden, calls, passed = self.hidden[batch], self.calls[batch], self._passed[batch]
+        call, moving = calls[index], Moving(passed, device)
+        args, kwargs = moving.moved(call.args), dict(moving.moved(call.kwargs))
+        if call.name is None:
+            output = block(hidden.to(device), *args, **kwargs)
+        else:
+            output = block(*args, **kwargs, **{call.name: hidden.to(device)})
+        if keep:
+            moving.keep_changed(hidden.device)
+            passed.keep_returned(index, output, calls, hidden.device)
+        return hidden_of(output)
 
 
 @torch.no_grad()
@@ -88,9 +103,9 @@ def record_batches(
             )
         inputs, calls = _record_batch(model, blocks, batch)
         if batch.shape in firsts:
-            known: dict[tuple[int, int], bool] = {}
+            known: dict[tuple[int, int], Any] = {}
             first = firsts[batch.shape]
-            calls = [_reuse(*pair, known) for pair in zip(calls, first, strict=True)]
+            calls = [reuse(*pair, known) for pair in zip(calls, first, strict=True)]
         else:
             firsts[batch.shape] = calls
         recording.hidden.append(inputs)
@@ -112,34 +127,23 @@ def finish(model: PreTrainedModel, blocks: DecoderBlocks, batch: Tensor, hidden:
         hidden: (B, T, d) outputs of the last block for them.
     """
     device = _device(model)
-    for as_returned in _WAYS_TO_RETURN:
+    for parts in _WAYS_TO_RETURN:
         try:
-            with _recorders(blocks.modules, [], as_returned, hidden.to(device)):
+            with _recorders(blocks.modules, [], parts, hidden.to(device)):
                 logits = model(input_ids=batch.to(device), use_cache=False).logits
         except torch.OutOfMemoryError:
             raise
-        except (_HiddenChangedError, AttributeError, IndexError, RuntimeError, TypeError):
-            continue  # a block's output of the wrong kind, wherever the model stumbles over it
+        except Exception:  # a block's output of the wrong kind, wherever the model stumbles over it
+            continue
         if logits.shape[:-1] == batch.shape:
             return logits
     raise UserError(f"{type(model).__name__} makes no logits of what its blocks return")
 
 
-def run_block(
-    block: nn.Module, hidden: Tensor, call: BlockCall, device: torch.device | str
-) -> Tensor:
-    """Return the block's outputs (B, T, d) for the inputs `hidden` (B, T, d), on `device`."""
-    args, kwargs = _to_device(call.args, device), _to_device(call.kwargs, device)
-    output = block(hidden.to(device), *args, **kwargs)
-    return output[0] if isinstance(output, tuple) else output
-
-
-# Blocks of some models return a tensor, those of others a tuple that starts with it. Only the
-# right kind arrives unchanged at the next block.
-_WAYS_TO_RETURN: tuple[Callable[[Tensor], Any], ...] = (
-    lambda hidden: hidden,
-    lambda hidden: (hidden,),
-)
+# What a block returns: a tensor, or that many parts of which the hidden states are the first. Only
+# the right kind arrives unchanged at the next block.
+_WAYS_TO_RETURN = (0, 1, 2, 3, 4)
+_STATES = "hidden_states"  # the name by which models pass them, where they use one
 
 
 class _AllRecordedError(Exception):
@@ -153,16 +157,21 @@ class _HiddenChangedError(Exception):
 def _record_batch(
     model: PreTrainedModel, blocks: DecoderBlocks, batch: Tensor
 ) -> tuple[Tensor, list[BlockCall]]:
-    for as_returned in _WAYS_TO_RETURN:
+    for parts in _WAYS_TO_RETURN:
         notes: list[tuple[Tensor, BlockCall]] = []
         try:
-            with _recorders(blocks.modules, notes, as_returned):
+            with _recorders(blocks.modules, notes, parts):
                 model(input_ids=batch.to(_device(model)), use_cache=False)
         except _AllRecordedError:
             return notes[0][0], [call for _, call in notes]
-        except _HiddenChangedError:
-            continue
-        break
+        except (torch.OutOfMemoryError, UserError):
+            raise
+        except Exception as error:  # what a model does with an output of the wrong kind
+            if not notes and not isinstance(error, _HiddenChangedError):
+                raise UserError(
+                    f"{type(model).__name__} cannot run on tokens up to its first block "
+                    f"({type(error).__name__}: {error!s:.200}); check its config.json"
+                ) from error
     raise UserError(
         f"{type(model).__name__} changes the hidden states between the blocks of {blocks.name}, "
         "or does not run them one after the other; its blocks cannot be pruned one at a time"
@@ -173,22 +182,31 @@ def _record_batch(
 def _recorders(
     modules: nn.ModuleList,
     notes: list[tuple[Tensor, BlockCall]],
-    as_returned: Callable[[Tensor], Any],
+    parts: int,
     last_output: Tensor | None = None,
 ) -> Iterator[None]:
     """Blocks that note what they get; the last returns `last_output` or ends the forward."""
+    states: list[tuple[Any, ...]] = []
+
+    def returned(index: int, hidden: Tensor) -> Any:
+        return Returned.of(index, hidden, parts) if parts else hidden
 
     def recorder(index: int) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
-            hidden = args[0] if args else kwargs.pop("hidden_states")
-            if len(notes) != index or (notes and hidden is not notes[0][0]):
+            name = None if args else _STATES
+            hidden, args = (args[0], args[1:]) if args else (kwargs.pop(_STATES, None), ())
+            if len(notes) != index or not isinstance(hidden, Tensor):
                 raise _HiddenChangedError
-            notes.append((hidden, BlockCall(args[1:], kwargs)))
+            state = _state(hidden)
+            if states and state != states[0]:
+                raise _HiddenChangedError
+            states.append(state)
+            notes.append((hidden, BlockCall(args, kwargs, name)))
             if index < len(modules) - 1:
-                return as_returned(hidden)
+                return returned(index, hidden)
             if last_output is None:
                 raise _AllRecordedError
-            return as_returned(last_output)
+            return returned(index, last_output)
 
         return forward
 
@@ -202,36 +220,11 @@ def _recorders(
             del block.forward
 
 
-def _reuse(new: Any, old: Any, known: dict[tuple[int, int], bool]) -> Any:
-    """Return `new` with every tensor replaced by its counterpart in `old` where they are equal.
-
-    `known` remembers comparisons: blocks share their masks, and one comparison is enough.
-    """
-    if isinstance(new, Tensor) and isinstance(old, Tensor):
-        pair = (id(new), id(old))
-        if pair not in known:
-            known[pair] = new.dtype == old.dtype and torch.equal(new, old)
-        return old if known[pair] else new
-    if type(new) is not type(old):
-        return new
-    if isinstance(new, BlockCall):
-        return BlockCall(_reuse(new.args, old.args, known), _reuse(new.kwargs, old.kwargs, known))
-    if type(new) in (tuple, list) and len(new) == len(old):
-        return type(new)(_reuse(*pair, known) for pair in zip(new, old, strict=True))
-    if type(new) is dict and new.keys() == old.keys():
-        return {key: _reuse(new[key], old[key], known) for key in new}
-    return new
+def _state(hidden: Tensor) -> tuple[Any, ...]:
+    """What views of all of a tensor have in common, for as long as nobody changes it in place."""
+    version = 0 if hidden.is_inference() else hidden._version  # not counted in inference mode
+    return hidden.data_ptr(), hidden.shape, hidden.stride(), hidden.dtype, version
 
 
 def _device(model: PreTrainedModel) -> torch.device:
     return model.get_input_embeddings().get_parameter("weight").device
-
-
-def _to_device(value: Any, device: torch.device | str) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if type(value) in (tuple, list):
-        return type(value)(_to_device(item, device) for item in value)
-    if type(value) is dict:
-        return {key: _to_device(item, device) for key, item in value.items()}
-    return value

@@ -139,7 +139,10 @@ class StreamedBlocks:
             set_tensor(self._model, name, self._read(name).to(device))
         for name in aliases:  # tied tensors are stored once
             partner = next(n for n in tied_names(self._model, name) if n in self._stored)
-            set_tensor(self._model, name, self._model.get_parameter(partner).detach())
+            tensor = self._model.get_parameter(partner).detach()
+            if tensor.is_meta:  # of a block that is not here
+                tensor = self._read(partner).to(device)
+            set_tensor(self._model, name, tensor)
 
     def _read(self, name: str) -> torch.Tensor:
         """A tensor of the model, pruned if it is among the finished ones."""
