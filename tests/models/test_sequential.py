@@ -139,12 +139,14 @@ def test_the_last_block_runs_once_and_the_others_twice(tiny, windows):
     runs = [0, 0, 0]
     for index, block in enumerate(model.model.layers):
         block.mlp.register_forward_hook(
-            lambda *_, index=index: runs.__setitem__(index, runs[index] + 1)
+            lambda _, args, output, index=index: runs.__setitem__(
+                index, runs[index] + (len(output) == 5 and not output.is_meta)
+            )
         )
 
     prune_model(model, windows, halve, statistics="gram", batch_size=5)
 
-    assert runs == [2, 2, 1]
+    assert runs == [2, 2, 1]  # beside the rehearsal on the meta device and the probe of one window
 
 
 def test_half_precision_model_stays_half_and_finite(tiny, windows):

@@ -3,10 +3,11 @@
 Round to nearest, symmetric: int8 with a scale per output row, int4 with one per group of inputs. A
 symmetric grid holds zero, so pruned weights stay exactly zero. What is evaluated are the quantised
 weights, widened again to the precision of the activations: the numbers of any weight-only kernel,
-without one. Embeddings and head stay as they are, as in pruning.
+without one. Embeddings, head, routers and what `model.skip` names stay as they are, as
+in pruning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +24,13 @@ class QuantizedBlocks:
     Args:
         source: of the blocks.
         kind: `none`, `int8` or `int4`.
+        skip: layers to leave as they are, see `linear_layers`.
     """
 
-    def __init__(self, source: BlockSource, kind: str) -> None:
+    def __init__(self, source: BlockSource, kind: str, skip: Collection[str] = ()) -> None:
         self._source = source
         self._kind = kind
+        self._skip = skip
         self.blocks = source.blocks
 
     @property
@@ -39,7 +42,7 @@ class QuantizedBlocks:
         """Return block `index` on `device`, quantised there."""
         block = self._source.take(index, device)
         if self._kind != "none":
-            for layer in linear_layers(block, self.blocks.name_of(index)).values():
+            for layer in linear_layers(block, self.blocks.name_of(index), self._skip).values():
                 layer.write(quantized(layer.weight, self._kind))
         return block
 
@@ -48,9 +51,9 @@ class QuantizedBlocks:
         self._source.give_back(index, block, records)
 
 
-def quantize_model(model: PreTrainedModel, kind: str) -> None:
+def quantize_model(model: PreTrainedModel, kind: str, skip: Collection[str] = ()) -> None:
     """Quantise, in place, the linear layers in the blocks of a model that is loaded as a whole."""
-    source = QuantizedBlocks(BlocksInMemory(model), kind)
+    source = QuantizedBlocks(BlocksInMemory(model), kind, skip)
     for index in range(len(source.blocks)):
         source.take(index, model.device)
 

@@ -212,6 +212,11 @@ class EvaluationSpec(Spec):
         return self.model if isinstance(self.model, PruningSpec) else None
 
     @property
+    def skip(self) -> tuple[str, ...]:
+        """Layers left as they are, by pruning and so by quantisation too."""
+        return self.model.skip if isinstance(self.model, PruningSpec) else ()
+
+    @property
     def base(self) -> ModelSpec:
         """The model as it is stored, before any pruning."""
         return self.model.model if isinstance(self.model, PruningSpec) else self.model

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from thanos.errors import UserError
 from thanos.pruning import InputStatistics
 
+from .dense import CalledWronglyError
 from .experts import ExpertMatrix, RoutedInputs
 from .linear import LinearLayer
 
@@ -30,7 +31,8 @@ def gather_statistics(
     matrices get the statistics of the tokens that are routed to it, which may be none.
 
     Raises:
-        UserError: a layer is not called, or called twice, in a pass, or its inputs are not finite.
+        CalledWronglyError: a layer is not called, or called twice, in a pass.
+        UserError: its inputs are not finite.
     """
     experts = {name: layer for name, layer in layers.items() if isinstance(layer, ExpertMatrix)}
     layers = {name: layer for name, layer in layers.items() if name not in experts}
@@ -41,7 +43,7 @@ def gather_statistics(
 
     def assign(name: str, x: Tensor) -> None:
         if name in statistics:
-            raise UserError(f"{name} runs more than once in its block, which is not supported")
+            raise CalledWronglyError(name, 2)
         for tensor, version, owner in seen:
             if tensor() is x and version == x._version:
                 statistics[name] = statistics[owner]
@@ -56,9 +58,7 @@ def gather_statistics(
         with _watch(layers, assign):
             next(remaining)()
         for name in layers.keys() - statistics.keys():
-            raise UserError(
-                f"{name} receives no input in its block; name it in skip to leave it dense"
-            )
+            raise CalledWronglyError(name, 0)
         with _watch(owners, lambda name, x: statistics[name].update(x)):
             for run in remaining:
                 run()

@@ -1,9 +1,8 @@
 """Find a model's decoder blocks and their linear layers by structure, never by the model's name."""
 
 import logging
-from collections.abc import Collection
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -11,7 +10,8 @@ from transformers.pytorch_utils import Conv1D
 
 from thanos.errors import UserError
 
-from .experts import expert_matrices, has_experts, is_router
+from .dense import is_convolution_by_channel, is_skipped, matches, refuse
+from .experts import expert_matrices, has_experts, is_router, parameter_of
 from .linear import LinearLayer
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ class DecoderBlocks:
 
     name: str  # such as "model.layers"
     modules: nn.ModuleList
+    # Parameters that are one with a parameter of another block, which comes with them.
+    shared: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.modules)
@@ -30,6 +32,11 @@ class DecoderBlocks:
     def name_of(self, index: int) -> str:
         """Return the full name of block `index`, such as "model.layers.3"."""
         return f"{self.name}.{index}"
+
+    @property
+    def names(self) -> list[str]:
+        """The full names of all blocks."""
+        return [self.name_of(index) for index in range(len(self))]
 
 
 def find_blocks(model: PreTrainedModel) -> DecoderBlocks:
@@ -46,7 +53,8 @@ def find_blocks(model: PreTrainedModel) -> DecoderBlocks:
         path = path.rpartition(".")[0]
         found = _block_lists(model, path)
         if len(found) == 1:
-            return found[0]
+            (only,) = found
+            return DecoderBlocks(only.name, only.modules, _shared(model, only.names))
         if found:
             names = ", ".join(blocks.name for blocks in found)
             raise UserError(f"{type(model).__name__} has several lists of blocks: {names}")
@@ -65,27 +73,25 @@ def linear_layers(
         skip: names or shell patterns of layers to leave dense, full or from the block on
             ("self_attn.o_proj", "*.layers.0.*").
 
+    Routers and gates, which choose who computes, are left out: they stay dense.
+
     Raises:
-        UserError: the block is a mixture of experts in a layout that is not known, or holds a
-            weight matrix that is no linear layer and that `skip` does not name.
+        UserError: the block is a mixture of experts in a layout that is not known.
     """
     layers: dict[str, LinearLayer] = {}
     for relative, module in block.named_modules():
         full = f"{name}.{relative}" if relative else name
+        found: dict[str, LinearLayer] = {}
         if has_experts(module):
             found = expert_matrices(module, full)
-        elif relative and is_router(block.get_submodule(relative.rpartition(".")[0]), module):
-            found = {}
+        elif relative and _chooses(block, relative, module):
+            continue
         elif _is_linear(module):
             found = {full: LinearLayer(full, module)}
-        else:
-            if relative:
-                _refuse_experts(module, full)
-            if not _skipped(full, skip):
-                _refuse_other_matrices(full, module)
-            continue
+        elif relative:
+            _refuse_experts(module, full)
         for own, layer in found.items():
-            if not _skipped(own, skip):
+            if not is_skipped(own, skip):
                 _check_plain(layer)
                 layers[own] = layer
     return layers
@@ -95,21 +101,44 @@ def check_layers(blocks: DecoderBlocks, skip: Collection[str] = ()) -> None:
     """Check every block before the first one is pruned, so that no model is left half-pruned.
 
     Raises:
-        UserError: as `linear_layers`, or a pattern of `skip` matches nothing.
+        UserError: as `linear_layers`; a pattern of `skip` matches nothing; or, and `skip` does not
+            name it, a weight matrix is no linear layer, or a linear layer is one with another
+            block's.
     """
-    pruned: list[str] = []
-    for index, block in enumerate(blocks.modules):
-        pruned += linear_layers(block, blocks.name_of(index), skip)
-    if any(has_experts(module) for module in blocks.modules.modules()):
-        logger.info("the routers, which choose the experts, stay dense")
+    pruned: dict[str, LinearLayer] = {}
+    faults: dict[str, str] = {}
+    dense: set[str] = set()
+    for block, name in zip(blocks.modules, blocks.names, strict=True):
+        layers = linear_layers(block, name, skip)
+        pruned |= layers
+        for relative, module in block.named_modules():
+            full = f"{name}.{relative}" if relative else name
+            chooses = bool(relative) and _chooses(block, relative, module)
+            if chooses or is_convolution_by_channel(module):
+                dense.add(relative)
+            elif (matrix := _other_matrix(module)) and not is_skipped(full, skip):
+                faults[full] = f" ({type(module).__name__}) holds {matrix}"
+        for own, layer in layers.items():
+            parameter = f"{own}.weight" if _is_linear(layer.module) else parameter_of(own)
+            if parameter in blocks.shared:
+                faults[own] = f" is one with {blocks.shared[parameter]} of another block"
+    if dense:
+        names = ", ".join(sorted(dense))
+        logger.info("routers, gates and convolutions by channel stay dense: %s", names)
+    refuse(faults, blocks.names, skip)
+    _check_used(blocks, skip, pruned)
+
+
+def _check_used(blocks: DecoderBlocks, skip: Collection[str], pruned: Collection[str]) -> None:
+    """Refuse a pattern of `skip` that matches nothing."""
     modules = dict(blocks.modules.named_modules())
     names = [f"{blocks.name}.{name}" for name in modules if name]
     for name, module in modules.items():
         if has_experts(module):
             names += expert_matrices(module, f"{blocks.name}.{name}")
     for pattern in skip:
-        if not any(_matches(name, pattern) for name in names):
-            example = f"; a layer's name looks like {pruned[0]}" if pruned else ""
+        if not any(matches(name, pattern) for name in names):
+            example = f"; a layer's name looks like {next(iter(pruned))}" if pruned else ""
             raise UserError(f"skip: {pattern!r} matches no layer of {blocks.name}{example}")
 
 
@@ -165,21 +194,40 @@ def _refuse_experts(module: nn.Module, name: str) -> None:
         )
 
 
-def _refuse_other_matrices(name: str, module: nn.Module) -> None:
-    if "norm" in type(module).__name__.lower():  # some norms keep one row of gains per head
-        return
-    for parameter_name, parameter in module.named_parameters(recurse=False):
+def _other_matrix(module: nn.Module) -> str | None:
+    """The matrix of a module that is no linear layer and would stay dense unnoticed."""
+    if _is_linear(module) or has_experts(module) or "norm" in type(module).__name__.lower():
+        return None  # some norms keep one row of gains per head
+    for name, parameter in module.named_parameters(recurse=False):
         if parameter.dim() >= 2:
-            raise UserError(
-                f"{name} ({type(module).__name__}) holds the matrix {parameter_name} "
-                f"{tuple(parameter.shape)} and is no linear layer: it would stay dense; "
-                "name it in skip if that is wanted"
-            )
+            return f"the matrix {name} {tuple(parameter.shape)} and is no linear layer"
+    return None
 
 
-def _skipped(name: str, skip: Collection[str]) -> bool:
-    return any(_matches(name, pattern) for pattern in skip)
+def _chooses(block: nn.Module, relative: str, module: nn.Module) -> bool:
+    """Whether a part of a block only chooses who computes: it scores experts, or is one gate."""
+    if is_router(block.get_submodule(relative.rpartition(".")[0]), module):
+        return True
+    return _is_linear(module) and LinearLayer(relative, module).shape[0] == 1
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+def _shared(model: PreTrainedModel, names: list[str]) -> dict[str, str]:
+    """Parameters of blocks that are one with a parameter of another block."""
+
+    def block(parameter: str) -> str | None:
+        return next((name for name in names if parameter.startswith(f"{name}.")), None)
+
+    groups: dict[int | str, list[str]] = {}
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    for name, source in tied.items():
+        groups.setdefault(source, [source]).append(name)
+    found = {}
+    for group in groups.values():
+        inside = {name: own for name in group if (own := block(name)) is not None}
+        for name, own in inside.items():
+            others = [other for other, its in inside.items() if its != own]
+            if others:
+                found[name] = others[0]
+    return found

@@ -20,6 +20,7 @@ _KEYS = (
 _BEHIND_PADDING = (
     "camembert",
     "data2vec-text",
+    "prophetnet",
     "roberta",
     "roberta-prelayernorm",
     "xlm-roberta",

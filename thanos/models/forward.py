@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from .causality import CausalProbe
 from .replay import finish, record_batches
 from .source import BlockSource
 
@@ -32,11 +33,17 @@ def states_by_blocks(
         batches: of one forward pass each; their shapes may differ.
         device: where the blocks run.
         hidden: the empty list to keep hidden states in; see `hidden_states`.
+
+    Raises:
+        UserError: the model sees the tokens that it is to predict.
     """
-    blocks = source.blocks
+    blocks, batches = source.blocks, list(batches)
+    probes = [CausalProbe(source.model, blocks, batch) for batch in batches[:1]]
     recording = record_batches(source.model, blocks, batches, hidden)
     for index in tqdm(range(len(blocks)), unit="block", leave=False, disable=None):
         block = source.take(index, device)
+        while probes:
+            probes.pop().check(block, device)
         recording.advance(index, block, device)
         source.give_back(index, block, ())
     return recording.hidden

@@ -11,11 +11,14 @@ from transformers import PreTrainedModel
 from thanos.errors import UserError
 
 from .activations import gather_statistics
-from .blocks import check_layers, linear_layers
+from .blocks import DecoderBlocks, check_layers, linear_layers
+from .causality import CausalProbe
 from .context import longest_window
+from .dense import CalledWronglyError, refuse
 from .heap import release_freed
 from .layer import LayerRecord, PruneLayer, prune_linear_layer
 from .progress import report_progress
+from .rehearsal import rehearse
 from .replay import record
 from .source import BlocksInMemory, BlockSource
 
@@ -66,7 +69,9 @@ def prune_model(
     recording = None
     if statistics != "none" and len(done) < count:
         windows = _checked_windows(source.model, windows)
+        probe = CausalProbe(source.model, source.blocks, windows)
         recording = record(source.model, source.blocks, windows, batch_size, hidden)
+        rehearse(recording, source.blocks, skip)
     records: list[LayerRecord] = []
     with report_progress(len(done), count) as progress:
         for index in range(count):
@@ -75,10 +80,12 @@ def prune_model(
                 records += done[index]
                 continue
             block = source.take(index, device)
+            if index == 0 and recording is not None:
+                probe.check(block, device)
             name = source.blocks.name_of(index)
             layers = {} if old else linear_layers(block, name, skip)
             new: list[LayerRecord] = []
-            with _memory_advice(name, device, batch_size):
+            with _advice(source.blocks, index, skip, device, batch_size):
                 inputs = {}
                 if recording is not None and layers:
                     inputs = gather_statistics(
@@ -117,11 +124,20 @@ def _checked_windows(model: PreTrainedModel, windows: Tensor | None) -> Tensor:
 
 
 @contextmanager
-def _memory_advice(name: str, device: torch.device | str, batch_size: int) -> Iterator[None]:
+def _advice(
+    blocks: DecoderBlocks,
+    index: int,
+    skip: Collection[str],
+    device: torch.device | str,
+    batch_size: int,
+) -> Iterator[None]:
+    """Say what to change when a block cannot be pruned."""
     try:
         yield
+    except CalledWronglyError as error:  # in a block that could not be rehearsed
+        refuse(error.faults, blocks.names, skip, everywhere=True)
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"{name}: out of memory on {device}; lower the batch size (now {batch_size}) "
-            "or use another device"
+            f"{blocks.name_of(index)}: out of memory on {device}; lower the batch size (now "
+            f"{batch_size}) or use another device"
         ) from error

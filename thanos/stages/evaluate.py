@@ -154,7 +154,7 @@ class _Evaluation:
         tokens, facts = read_corpus(self.windows[part.windows[0]])
         needed = self.blocks.hidden_bytes(tokens.numel())
         hidden = hidden_states(needed, self.place.hidden_budget, self.inputs.parts)
-        source = QuantizedBlocks(self.blocks, self.spec.quantization)
+        source = QuantizedBlocks(self.blocks, self.spec.quantization, self.spec.skip)
         batch = self.place.evaluation_batch
         logits = logits_by_blocks(source, tokens, batch, self.device, hidden)
         result = perplexity_of_logits(logits, tokens)
@@ -200,13 +200,13 @@ class _Evaluation:
     def scored_model(self) -> "PreTrainedModel | BlockSource":
         """What tasks run on: the whole model where it fits, otherwise its blocks."""
         if self._scored is None:
-            blocks, kind = self.blocks, self.spec.quantization
+            blocks, quantized = self.blocks, (self.spec.quantization, self.spec.skip)
             if self._whole_model_fits():
                 model = blocks.load_whole(self.device)
-                quantize_model(model, kind)
+                quantize_model(model, *quantized)
                 self._blocks, self._scored = None, model
             else:
-                model, self._scored = blocks.model, QuantizedBlocks(blocks, kind)
+                model, self._scored = blocks.model, QuantizedBlocks(blocks, *quantized)
             adopt_generation_config(self.folder, model)
         return self._scored
 

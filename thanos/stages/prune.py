@@ -39,6 +39,7 @@ from ..models import (
     prune_model,
     work_folder,
 )
+from ..models.dense import refuse
 from ..models.sequential import Statistics
 from ..opening import dense_folder, open_tokenizer
 from ..provenance import provenance
@@ -123,14 +124,19 @@ def check_layers(spec: PruningSpec, model: BlockSource) -> None:
     """Check that every layer can have the pattern, before the first one is pruned.
 
     Raises:
-        UserError: one cannot; the message names it.
+        UserError: some cannot; the message names them.
     """
-    for index, block in enumerate(model.blocks.modules):
-        for name, layer in linear_layers(block, model.blocks.name_of(index), spec.skip).items():
+    faults, fitting = {}, 0
+    for block, block_name in zip(model.blocks.modules, model.blocks.names, strict=True):
+        for name, layer in linear_layers(block, block_name, spec.skip).items():
             try:
                 check_shape(*layer.shape, spec.pattern, spec.outlier_fraction)
+                fitting += 1
             except PruningError as error:
-                raise UserError(f"{name}: {error}") from error
+                faults[name] = f": {error}"
+    if faults and not fitting:  # leaving all of them dense is no way out
+        raise UserError("".join(next(iter(faults.items()))))
+    refuse(faults, model.blocks.names, spec.skip)
 
 
 def layer_pruner(
