@@ -277,6 +277,23 @@ def test_a_folder_of_ones_own_adds_and_does_not_replace(folder, tmp_path):
         resolve(["method=typo"], (str(folder),))
 
 
+def test_text_stays_text_in_the_files_of_a_folder(folder):
+    (folder / "model" / "odd.yaml").write_text(
+        "path: 0123\nrevision: 12345e6\ncontext: 1_0\nskip: [1e5, yes, 2:4]\n"
+    )
+    (folder / "method" / "odd.yaml").write_text(
+        "# @package _global_\npattern: 2:4\nseed: 3\nmethod: {name: wanda, label: 1.10}\n"
+    )
+    (folder / "model" / "broken.yaml").write_text("path: [\n")
+    config = resolve(["model=odd", "method=odd"], (str(folder),))
+    assert (config.model.path, config.model.revision) == ("0123", "12345e6")
+    assert (config.model.context, config.model.skip) == (10, ["1e5", "yes", "2:4"])
+    assert (config.pattern, config.seed, config.method.label) == ("2:4", 3, "1.10")
+    with pytest.raises(UserError, match=r"broken\.yaml is no YAML") as caught:
+        resolve(["model=broken"], (str(folder),))
+    assert "\n" not in str(caught.value)
+
+
 def test_text_that_is_no_text_of_ours_is_left_alone():
     for override in ("seed=1e5", "layer_errors=yes", "unknown=1e5", "~tracking", "pattern"):
         assert typed(override) == override

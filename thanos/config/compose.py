@@ -33,6 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..errors import UserError
 from ..paths import CONF
 from .checks import checked, choices_of, named
+from .files import ConfigFiles
 from .grammar import Value, key_of, parsed, values_of, written
 from .keys import all_keys
 from .schema import Config
@@ -54,7 +55,7 @@ def hydra_of(folders: Folders = ()) -> Hydra:
     """
     version.setbase("1.3")
     ConfigStore.instance().store("schema", Config)
-    search = create_config_search_path(str(CONF))
+    search = create_config_search_path(f"{ConfigFiles.scheme()}://{CONF}")
     seen = {f"{file.parent.name}/{file.stem}": CONF for file in CONF.glob("*/*.yaml")}
     for folder in map(Path, folders):
         if not folder.is_dir():
@@ -65,7 +66,8 @@ def hydra_of(folders: Folders = ()) -> Hydra:
                 raise UserError(f"{file}: {seen[option]} has a {option} already; rename the file")
             seen[option] = folder
         anchor = SearchPathQuery(provider="schema")
-        search.prepend("command-line", f"file://{folder.absolute()}", anchor)
+        place = f"{ConfigFiles.scheme()}://{folder.absolute()}"
+        search.prepend("command-line", place, anchor)
     return Hydra("thanos", ConfigLoaderImpl(search))
 
 

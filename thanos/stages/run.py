@@ -40,6 +40,9 @@ def run_into(overrides: Sequence[str], folders: Folders = ()) -> None:
     refuse_unused(config, overrides)
     if config.output_dir is None:
         raise UserError("key 'output_dir' must be given: the folder to write, which must not exist")
+    tracked = [text for text in overrides if key_of(text).partition(".")[0] == "tracking"]
+    if tracked and config.tracking.mode != "disabled":
+        raise UserError(f"{tracked[0]!r} has no effect with output_dir: only suites are tracked")
     folder = expanded(config.output_dir)
     if folder.exists():
         raise UserError(f"output_dir {folder} exists already; give another or remove it")
