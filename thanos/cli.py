@@ -55,7 +55,9 @@ def front_door(arguments: Sequence[str] | None = None) -> None:
         return _suite(words[1:])
     given = _options().parse_intermixed_args(words)
     folders = _folders(given)
-    if given.help:
+    if (given.package or given.resolve) and not given.cfg:
+        raise UserError("--package and --resolve are of use with --cfg only")
+    if given.help or not words:
         sys.stdout.write(_options().format_help() + "\n" + help_text(folders))
     elif given.version:
         sys.stdout.write(f"thanos {_version()}\n")
@@ -78,22 +80,23 @@ def _options() -> argparse.ArgumentParser:
     options = parser(__doc__, add_help=False)
     options.usage = "thanos [options] [key=value …]"
     options.add_argument("overrides", nargs="*", metavar="key=value")
-    options.add_argument("-h", "--help", action="store_true", help="show this help")
-    options.add_argument("--version", action="store_true", help="show the version")
-    options.add_argument(
+    instead = options.add_mutually_exclusive_group()
+    instead.add_argument("-h", "--help", action="store_true", help="show this help")
+    instead.add_argument("--version", action="store_true", help="show the version")
+    instead.add_argument(
         "-m", "--multirun", action="store_true", help="sweep over values with commas, and functions"
     )
     options.add_argument("--name", help="of a sweep's folder below <results>/suites; default: hash")
     _add_places(options)
-    options.add_argument(
+    instead.add_argument(
         "-c", "--cfg", choices=("job", "hydra", "all"), help="show the composed configuration"
     )
     options.add_argument("-p", "--package", help="the part of the configuration to show")
     options.add_argument("--resolve", action="store_true", help="resolve interpolations")
-    options.add_argument(
+    instead.add_argument(
         "-i", "--info", nargs="?", const="all", choices=_INFO, help="how it is composed"
     )
-    options.add_argument(
+    instead.add_argument(
         *("-sc", "--shell-completion"),
         action="store_true",
         help='completion for bash, fish or zsh: eval "$(thanos -sc install=bash)"',

@@ -72,8 +72,8 @@ def run_sweep(overrides: Sequence[str], name: str | None, launch: Launch) -> tup
     name = name or f"sweep-{digest(sweep['runs'])[:8]}"
     if not re.fullmatch(NAME, name):
         raise UserError(f"--name {name!r} must be made of letters, digits, '.', '_' and '-'")
-    if name in suite_files(launch.folders):
-        raise UserError(f"--name {name}: there is a suite of that name; give another")
+    if name in suite_files(launch.folders) or name in _targets():
+        raise UserError(f"--name {name}: there is a suite or rule of that name; give another")
     suite = compose_suite(name, sweep, folders=launch.folders)
     if not launch.dry_run:
         _keep(name, sweep, launch.results / layout.SWEEPS)
@@ -84,6 +84,13 @@ def run_sweep(overrides: Sequence[str], name: str | None, launch: Launch) -> tup
             _keep(name, sweep, Path(folder) / layout.SWEEPS)
             launch = replace(launch, folders=(*launch.folders, f"{folder}/{layout.SWEEPS}"))
         return suite, snakemake(name, launch)
+
+
+def _targets() -> set[str]:
+    """Names that the workflow has given to rules: a suite is a rule as well."""
+    files = [PROJECT / "Snakefile", *(PROJECT / "rules").glob("*.smk")]
+    named = re.compile(r"^(?:rule|use rule \w+ as) (\w+)", flags=re.MULTILINE)
+    return {name for file in files for name in named.findall(file.read_text(encoding="utf-8"))}
 
 
 def _keep(name: str, sweep: dict[str, Any], place: Path) -> None:
