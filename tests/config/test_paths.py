@@ -108,7 +108,9 @@ def test_the_home_folder_and_where_one_stands_come_first(tmp_path, monkeypatch):
     (tmp_path / "model").symlink_to(MODEL)
     at_home = RunBuilder().run(resolve(["model=hf", "model.path=~/model"]))
     assert at_home.evaluation.base.path == str(tmp_path / "model")
-    assert resolve(["model=hf", "model.path=~/model"]).model.name == "doc-llama"
+    assert resolve(["model=hf", "model.path=~/model"]).model.name == "model"
+    monkeypatch.chdir(tmp_path / "model")
+    assert resolve(["model=hf", "model.path=."]).model.name == "doc-llama"
     nearer = tmp_path / "thanos" / "testbed" / "models" / "doc-llama"
     nearer.parent.mkdir(parents=True)
     nearer.symlink_to(MODEL.with_name("doc-opt"))

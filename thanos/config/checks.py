@@ -28,8 +28,9 @@ def named(config: Config) -> Config:
 
 def _name_of(path: str) -> str:
     """The last component of a path or hub id, fit for names of folders."""
-    folder = model_folder(path)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", (folder.resolve() if folder else Path(path)).name)
+    folder = model_folder(path) or Path(path)
+    last = folder.resolve().name if folder.name in ("", "..") else folder.name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", last)
     return name.lstrip("._-") or "model"
 
 
