@@ -40,8 +40,10 @@ rule ablations:
 
 # A dry run has no start: at its end it says how long the suites would take.
 def announce():
-    if workflow.dryrun and (watch := watched()):
-        watch.announce()
+    if workflow.dryrun:
+        tell_absent()
+        if watch := watched():
+            watch.announce()
 
 
 if workflow.is_main_process:

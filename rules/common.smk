@@ -243,6 +243,17 @@ def watched():
     return Watch(estimate)
 
 
+def tell_absent():
+    """Say which optional corpora and tasks the suites that are asked for go without."""
+    runs = [run for folder in ASKED for run in suite(Path(folder).name).runs]
+    if names := dict.fromkeys(name for run in runs for name in run.absent):
+        print(
+            f"not measured, for they cannot be had here: {', '.join(names)}; "
+            "set mirror to a folder that has them",
+            file=sys.stderr,
+        )
+
+
 def run_results(name):
     """Every file that the runs of a suite leave, and the list of them."""
     files = [f"{RESULTS}/{layout.SUITES}/{name}/{layout.RUNS}"]

@@ -12,6 +12,7 @@ onstart:
         and not visible_gpus()
     ):
         start_warm_process(CATALOG.loaded(), THREADS)
+    tell_absent()
     if watch := watched():
         WATCHES.append(watch)
         watch.start()

@@ -6,6 +6,7 @@ import yaml
 from thanos.errors import UserError
 from thanos.workflow import suite_files
 from thanos.workflow.catalog import Catalog, things_of
+from thanos.workflow.hub import wanted
 from thanos.workflow.suites import load_suite
 
 
@@ -231,6 +232,17 @@ def test_the_real_suite_measures_more_where_more_can_be_had(tmp_path):
     (tmp_path / "zeroshot").mkdir()
     (tmp_path / "zeroshot" / "piqa.jsonl").write_text("{}")
     assert measured(f"mirror={tmp_path}") == (corpora, ["doc_continuation", "piqa"])
+    (run,) = load_suite("real", ["method=dense", f"mirror={tmp_path}"]).runs
+    assert run.absent == (
+        "winogrande",
+        "openbookqa",
+        "boolq",
+        "hellaswag",
+        "arc_easy",
+        "arc_challenge",
+    )
+    asked = wanted([run])
+    assert (asked["evaluation"], asked["tasks"]) == (["wikitext2"], sorted([*run.absent, "piqa"]))
     alone = measured(f"mirror={tmp_path}", "evaluation.optional_corpora=[]")
     assert alone == (["docstrings"], ["doc_continuation", "piqa"])
 

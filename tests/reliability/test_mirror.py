@@ -256,6 +256,7 @@ def test_a_model_that_the_mirror_lacks_is_named_with_the_remedy(overrides, tmp_p
 def test_only_what_lies_on_the_hub_is_wanted(command):
     assert wanted([run_of(command()), run_of(["model=doc-llama", "evaluation=testbed"])]) == {
         "models": [],
+        "packages": [],
         "calibration": [],
         "evaluation": [],
         "tasks": [],

