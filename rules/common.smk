@@ -230,6 +230,9 @@ def watched():
     """
     if not ASKED or not workflow.local_exec or visible_gpus():
         return None
+    speed = machine_speed(THREADS)
+    if speed is None:
+        return None
     suites = [suite(Path(folder).name) for folder in ASKED]
     runs = [run for asked in suites for run in asked.runs]
     estimate = Estimate(
@@ -237,7 +240,7 @@ def watched():
         RESULTS,
         cores=all_cores(None),
         threads=THREADS,
-        speed=machine_speed(THREADS),
+        speed=speed,
         suites=len(suites),
     )
     return Watch(estimate)

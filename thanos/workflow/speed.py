@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 
 from ..command import parser, run_command
 from ..content import cache_folder
@@ -37,8 +38,13 @@ class Speed:
     numbers: float
 
 
-def machine_speed(threads: int) -> Speed:
-    """The speed of a job with this many threads, measured if it is not remembered."""
+def machine_speed(threads: int) -> Speed | None:
+    """The speed of a job with this many threads, measured if it is not remembered.
+
+    None where it cannot be: the program that plans may have no torch, if jobs bring their own.
+    """
+    if find_spec("torch") is None:
+        return None
     about = {
         "machine": platform.node(),
         "processor": platform.processor() or platform.machine(),
@@ -56,8 +62,9 @@ def machine_speed(threads: int) -> Speed:
         env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,
-        check=True,
     )
+    if measured.returncode != 0:
+        return None
     speed = Speed(**json.loads(measured.stdout))
     with suppress(OSError):  # it only saves time
         file.parent.mkdir(parents=True, exist_ok=True)

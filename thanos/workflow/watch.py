@@ -7,6 +7,7 @@ import time
 from .estimate import Estimate
 
 _LOOK_SECONDS = 20.0  # between two looks at what is finished
+_NAMED = 3  # models, in a line
 _TELL_SHARE = 0.05  # of the whole work, between two lines
 
 
@@ -22,7 +23,9 @@ class Watch:
     def announce(self) -> None:
         """Say what is expected."""
         if unknown := self._estimate.unknown():
-            _say(f"not known before {', '.join(unknown)} is on this machine")
+            more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+            names = ", ".join(unknown[:_NAMED])
+            _say(f"not known before {names}{more} can be read on this machine")
             return
         self._began, self._whole = time.time(), self._estimate.seconds()
         self._told = self._whole
