@@ -50,11 +50,22 @@ def test_a_folder_gives_what_the_command_gives(tmp_path):
     text.write_text(TEXT, encoding="utf-8")
     folder = MODELS / "doc-llama"
     result = prune(
-        folder, text, method="thanos", pattern="4:8", damping=0.02, output=tmp_path / "one", **SMALL
+        folder,
+        text,
+        method="wanda",
+        pattern="4:8",
+        outlier_fraction=0.1,
+        output=tmp_path / "one",
+        **SMALL,
     )
     assert result.model is None
-    overrides = ["model=hf", f"model.path={folder}", "model.context=64", "method=thanos"]
-    overrides += ["pattern=4:8", "method.damping=0.02", "calibration=text", "calibration.windows=4"]
+    overrides = ["model=hf", f"model.path={folder}", "model.context=64", "method=wanda"]
+    overrides += [
+        "pattern=4:8",
+        "outlier_fraction=0.1",
+        "calibration=text",
+        "calibration.windows=4",
+    ]
     overrides += [f"calibration.path={text}", "evaluation.corpora=[]", "evaluation.tasks=[]"]
     main([*overrides, f"output_dir={tmp_path / 'out'}"])
     weights = load_file(result.checkpoint / "model.safetensors")
@@ -63,26 +74,32 @@ def test_a_folder_gives_what_the_command_gives(tmp_path):
     assert all(torch.equal(weights[name], by_command[name]) for name in weights)
     # Loaded in float32 it computes as the stage does, but for the rounding to the stored float16.
     loaded = prune(
-        load(dtype=torch.float32), text, method="thanos", pattern="4:8", damping=0.02, **SMALL
+        load(dtype=torch.float32),
+        text,
+        method="wanda",
+        pattern="4:8",
+        outlier_fraction=0.1,
+        **SMALL,
     )
     ours, theirs = loaded.to_frame(), result.to_frame()
     assert ours["layer"].tolist() == theirs["layer"].tolist()
     errors = theirs["relative_error"].tolist()
-    assert ours["relative_error"].tolist() == pytest.approx(errors, rel=2e-3)
+    assert ours["relative_error"].tolist() == pytest.approx(errors, rel=0.01)
 
 
 def test_token_ids_and_several_texts(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(MODELS / "doc-llama")
     ids = torch.tensor(tokenizer(TEXT)["input_ids"])[:256].reshape(4, 64)
-    result = prune(load(), ids, method="sparsegpt", pattern="0.5", refine_steps=1)
+    result = prune(load(), ids, method="wanda", pattern="0.5", refine_steps=1)
     spec = result.record["spec"]
     assert (spec["calibration"]["windows"], spec["calibration"]["context"]) == (4, 64)
     assert spec["refine_steps"] == 1
     texts = [TEXT, TEXT[::-1]]
-    first, second = (prune(load(), texts, pattern=0.6, tokenizer=tokenizer, **SMALL) for _ in "ab")
+    options = {"method": "wanda", "pattern": 0.6, "layer_errors": False, "tokenizer": tokenizer}
+    first, second = (prune(load(), texts, **options, **SMALL) for _ in "ab")
     assert first.record["calibration"] == second.record["calibration"]
     assert all(map(torch.equal, matrices(first.model).values(), matrices(second.model).values()))
-    assert first.sparsity == pytest.approx(0.6, abs=0.001)
+    assert first.sparsity == pytest.approx(0.6, abs=0.005)  # whole weights per row
 
 
 def test_methods_that_look_at_weights_alone_need_no_text():

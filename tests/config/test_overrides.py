@@ -220,7 +220,7 @@ def test_text_stays_text_inside_lists_dictionaries_and_sweeps():
     assert axis("+method.damping=0.1,1") == ("+method.damping", ["0.1", "1"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
 def test_any_text_can_be_written(text):
     assert parsed(written("mirror", text)).value() == text
