@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -53,6 +54,25 @@ def test_values_stay_inside_the_axes(demo_runs: list[Run], results: ResultsFolde
                 box = text.get_window_extent()
                 assert frame.x0 <= box.x0
                 assert box.x1 <= frame.x1 + 1
+
+
+@pytest.mark.parametrize("worst", [34.0, 45.0, 400.0, 90_000.0])
+def test_labels_of_losses_do_not_touch(results: ResultsFolder, worst: float) -> None:
+    runs = [
+        results.run(pattern=pattern, method=method, perplexity=perplexity)
+        for pattern, method, perplexity in [
+            ("dense", "dense", 33.0),
+            ("2:4", "thanos", (33.0 + worst) / 2),
+            ("2:4", "wanda", worst),
+        ]
+    ]
+    figure = main_figure(results.collect(runs).results)
+    figure.draw_without_rendering()
+    labels = [text for text in figure.axes[0].get_xticklabels() if text.get_text()]
+    boxes = [text.get_window_extent() for text in labels]
+    assert len(boxes) >= 2
+    assert "0" in [text.get_text() for text in labels]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_the_callers_settings_survive(demo_runs: list[Run], results: ResultsFolder) -> None:

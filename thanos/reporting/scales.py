@@ -14,6 +14,8 @@ from thanos.reporting.measures import Measure
 Which = Literal["x", "y"]
 _LINEAR = 0.01  # relative distance to the dense model within which the scale is linear
 _MOST_TICKS = 6
+# Shares of a panel's width that a label takes per character, and that lie between two labels.
+_CHARACTER, _AIR = 0.029, 0.02
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,10 @@ def value_axis(
     known = values if dense is None else np.append(values, dense)
     if measure.metric == "perplexity" and dense is not None:
         scale = loss_scale(dense)
-        ticks = [dense * (1 + tick) for tick in _relative_ticks(known / dense - 1)]
-        locator: Any = FixedLocator(ticks)
+        losses = _relative_ticks(known / dense - 1)
+        if which == "x":
+            losses = _apart(losses, np.ptp(scale.forward(known)) * (1 + sum(room)))
+        locator: Any = FixedLocator([dense * (1 + loss) for loss in losses])
         formatter: Any = FuncFormatter(lambda x, _: _relative_text(x / dense - 1))
         label += ", above dense (log)"
     elif not measure.higher_is_better and values.min() > 0 and values.max() > 3 * values.min():
@@ -102,9 +106,24 @@ def _relative_ticks(losses: np.ndarray) -> list[float]:
     return [*below, 0.0, *above]
 
 
+def _apart(losses: list[float], width: float) -> list[float]:
+    """The ticks, outwards from 0, without those whose labels would touch the one before."""
+    scale = loss_scale(1.0)
+    kept = [0.0]
+    for side in ([x for x in losses if x > 0], sorted((x for x in losses if x < 0), reverse=True)):
+        before = 0.0
+        for loss in side:
+            characters = (len(_relative_text(before)) + len(_relative_text(loss))) / 2
+            apart = abs(scale.forward(1 + loss) - scale.forward(1 + before)) / width
+            if apart >= characters * _CHARACTER + _AIR:
+                kept.append(loss)
+                before = loss
+    return sorted(kept)
+
+
 def _relative_text(loss: float) -> str:
     if abs(loss) < 1e-4:
         return "0"
     if loss > 9.99:
-        return f"×{loss:.3g}"
+        return f"×{loss:.0f}" if loss > 99 else f"×{loss:.3g}"
     return f"{100 * loss:+.3g}%".replace("-", "−")
