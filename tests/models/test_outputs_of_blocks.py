@@ -208,7 +208,7 @@ def test_shared_weights_are_pruned_by_nobody(tied, windows, tmp_path):
     prune_model(source, windows, halve, statistics="gram", skip=(*advised, "mamba_decoder.mamba"))
 
     (tmp_path / "pruned").mkdir()
-    copy_checkpoint(tied, finished.tensors, None, tmp_path / "pruned")
+    copy_checkpoint(tied, finished.tensors, tmp_path / "pruned")
     assert torch.isfinite(load_model(tmp_path / "pruned")(windows).logits).all()
 
 

@@ -9,7 +9,7 @@ def test_copying_and_loading_say_nothing(tiny, tmp_path, capfd):
     (tmp_path / "copy").mkdir()
     capfd.readouterr()
 
-    copy_checkpoint(tmp_path / "source", {}, None, tmp_path / "copy")
+    copy_checkpoint(tmp_path / "source", {}, tmp_path / "copy")
     load_model(tmp_path / "copy")
 
     assert capfd.readouterr() == ("", "")

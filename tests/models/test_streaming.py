@@ -62,7 +62,7 @@ def test_streamed_pruning_is_that_in_memory(any_model, windows, folder, tmp_path
 
     finished, records = stream(folder, windows, tmp_path / "work")
     (tmp_path / "pruned").mkdir()
-    copy_checkpoint(folder, finished.tensors, None, tmp_path / "pruned")
+    copy_checkpoint(folder, finished.tensors, tmp_path / "pruned")
 
     expected = prune_model(
         any_model,
@@ -130,7 +130,7 @@ def test_shards_and_dtype_are_kept(tiny, windows, folder, tmp_path, dtype):
 
     finished, _ = stream(folder, windows, tmp_path / "work")
     (tmp_path / "pruned").mkdir()
-    copy_checkpoint(folder, finished.tensors, None, tmp_path / "pruned")
+    copy_checkpoint(folder, finished.tensors, tmp_path / "pruned")
 
     assert {file.name for file in (tmp_path / "pruned").iterdir()} == shards
     prune_model(model, windows, thanos_2_4, statistics="gram", batch_size=2)
@@ -151,7 +151,7 @@ def test_names_without_the_models_prefix(tiny, windows, folder, tmp_path, family
 
     finished, _ = stream(folder, windows, tmp_path / "work")
     (tmp_path / "pruned").mkdir()
-    copy_checkpoint(folder, finished.tensors, None, tmp_path / "pruned")
+    copy_checkpoint(folder, finished.tensors, tmp_path / "pruned")
 
     prune_model(model, windows, thanos_2_4, statistics="gram", batch_size=2)
     logits = load_model(tmp_path / "pruned")(input_ids=windows).logits
@@ -180,7 +180,7 @@ def test_config_loses_its_sparsity_config_and_nothing_else(tiny, folder, tmp_pat
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "sparsity_config": {}, "own": 1}))
 
-    copy_checkpoint(folder, {}, None, tmp_path)
+    copy_checkpoint(folder, {}, tmp_path)
 
     assert json.loads((tmp_path / "config.json").read_text()) == {**config, "own": 1}
     assert (tmp_path / "model.safetensors").read_bytes() == (
@@ -264,20 +264,14 @@ def test_norms_in_another_format_are_kept(tiny, windows, folder, tmp_path):
     dense = load_file(folder / "model.safetensors")[norm]
 
     finished, _ = stream(folder, windows, tmp_path / "work")
-    copy_checkpoint(folder, finished.tensors, None, tmp_path)
+    copy_checkpoint(folder, finished.tensors, tmp_path)
 
     assert torch.equal(load_file(tmp_path / "model.safetensors")[norm], dense)
 
 
-@pytest.mark.parametrize("stored", ["config", "weight"])
-def test_quantised_checkpoints_are_refused(tiny, folder, stored):
+def test_quantised_checkpoints_are_refused(tiny, folder):
     tiny("llama").save_pretrained(folder)
-    if stored == "config":
-        config = json.loads((folder / "config.json").read_text())
-        config["quantization_config"] = {"quant_method": "fp8"}
-        (folder / "config.json").write_text(json.dumps(config))
-    else:
-        change(folder, lambda w: w.update({UP: w[UP].to(torch.float8_e4m3fn)}))
+    change(folder, lambda w: w.update({UP: w[UP].to(torch.float8_e4m3fn)}))
 
     with pytest.raises(UserError, match="quantised"):
         StreamedBlocks(folder).take(1, "cpu")

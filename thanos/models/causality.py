@@ -58,6 +58,6 @@ class CausalProbe:
 
     def _axis_of_tokens(self, states: Tensor) -> int | None:
         """Some models keep several streams of hidden states, before or behind the tokens."""
-        between = range(1, states.dim() - 1)  # the batch comes first or counts one, features last
-        found = [axis for axis in between if states.shape[axis] == self._tokens]
-        return next(iter(found or between), None)
+        axes = range(states.dim() - 1)  # features come last
+        found = [axis for axis in axes if states.shape[axis] == self._tokens]
+        return next(iter(found or axes[1:2]), None)

@@ -7,49 +7,59 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
+from thanos.artifacts import MANIFEST
 from thanos.errors import UserError, is_full_disk
 from thanos.untrusted import parse_json
 
 from .location import weight_files
-from .quiet import quiet
 from .safetensors_layout import StoredTensor, copy_with
+from .shards import INDEX, LICENCES, index_of, stored_tensors
+
+_CONFIGURATIONS = ("config.json", "generation_config.json")
+_FORMATS = ("sparsity_config", "quantization_config")
+_CARRIED = (
+    *("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "*.bpe", "*.vocab"),
+    *("additional_chat_templates/*.jinja", *LICENCES),
+)
+_LEFT = (MANIFEST,)
 
 
-def copy_checkpoint(
-    source: Path,
-    pruned: Mapping[str, StoredTensor],
-    tokenizer: PreTrainedTokenizerBase | None,
-    folder: Path,
-) -> None:
+def copy_checkpoint(source: Path, pruned: Mapping[str, StoredTensor], folder: Path) -> None:
     """Write to `folder` the model in `source`, with pruned weights in the place of dense ones.
 
     Files, shards, names and formats are the source's, so that whatever opens the one opens the
-    other; weights go from file to file and are never in memory together. config.json carries no
-    `sparsity_config`, which serving engines reject. The folder is written in place: give a
-    temporary one and move it when this returns.
+    other; weights go from file to file and are never in memory together. Tokenizer, processor,
+    templates, code and licences are carried over byte for byte. What a configuration says of
+    sparsity or of a quantisation that is none is left out: serving engines reject it. The folder is
+    written in place: give a temporary one and move it when this returns.
 
     Args:
         source: a model folder with safetensors.
         pruned: the pruned weights, by their name in the source's files.
-        tokenizer: of the model.
         folder: an existing folder.
 
     Raises:
         UserError: no space left on the device.
     """
-    with _full_disk_advice(folder), quiet():
-        for file in weight_files(source):
-            copy_with(file, pruned, folder / file.name)
-        for file in (*source.glob("*.safetensors.index.json"), *source.glob("*.py")):
-            shutil.copyfile(file, folder / file.name)
-        for file in _rewritten(source):
-            values = _read_object(file)
-            values.pop("sparsity_config", None)
-            (folder / file.name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
+    files = weight_files(source)
+    with _full_disk_advice(folder):
+        stored = stored_tensors(files)
+        for file in files:  # not in a second file that holds a tensor, which nobody reads
+            own = {n: t for n, t in pruned.items() if n not in stored or stored[n].file == file}
+            copy_with(file, own, folder / file.name)
+        if len(files) > 1:
+            index = source / INDEX
+            if index.is_file():
+                shutil.copyfile(index, folder / INDEX)
+            else:
+                (folder / INDEX).write_text(json.dumps(index_of(stored), indent=2) + "\n")
+        for file in _carried(source):
+            target = folder / file.relative_to(source)
+            target.parent.mkdir(exist_ok=True)
+            if file.name in _CONFIGURATIONS and (values := _without_formats(file)) is not None:
+                target.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+            else:
+                shutil.copyfile(file, target)
 
 
 def check_copied(source: Path) -> None:
@@ -58,30 +68,39 @@ def check_copied(source: Path) -> None:
     Raises:
         UserError: a JSON file is unusable.
     """
-    for file in _rewritten(source):
-        _read_object(file)
+    for file in _carried(source):
+        if file.suffix == ".json":
+            values = _read(file)
+            if file.name in _CONFIGURATIONS and not isinstance(values, dict):
+                raise UserError(f"{file} holds no JSON object; copy or download it again")
 
 
-def _rewritten(source: Path) -> list[Path]:
-    names = ("config.json", "generation_config.json")
-    return [source / name for name in names if (source / name).is_file()]
+def _carried(source: Path) -> list[Path]:
+    """All that stands beside the weights and belongs to the model."""
+    found = {file for pattern in _CARRIED for file in source.glob(pattern) if file.is_file()}
+    left = {file for file in found if file.name in _LEFT or file.name.endswith(".index.json")}
+    return sorted(found - left)
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def _without_formats(file: Path) -> dict[str, Any] | None:
+    """A configuration without what it says of the weights' format; None if it says nothing."""
+    values: dict[str, Any] = _read(file)
+    told = [key for key in _FORMATS if key in values]
+    return {key: value for key, value in values.items() if key not in told} if told else None
+
+
+def _read(file: Path) -> Any:
     try:
-        values = parse_json(file.read_bytes())
+        return parse_json(file.read_bytes())
     except ValueError as error:
         raise UserError(f"{file} is no JSON ({error}); copy or download it again") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{file} holds no JSON object; copy or download it again")
-    return values
 
 
 @contextmanager
 def _full_disk_advice(folder: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # tokenizers have no OSError, only its text
+    except Exception as error:  # safetensors have no OSError, only its text
         if is_full_disk(error):
             raise UserError(f"no space left on device while writing {folder}") from error
         raise

@@ -32,10 +32,10 @@ from .pickles import (
     safetensors_folder,
 )
 from .safetensors_layout import read_layout
+from .shards import INDEX, LICENCES, shards_without_index
 
 _SINGLE_FILE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-_DESCRIPTION_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+_DESCRIPTION_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", *LICENCES]
 _WEIGHT_FILES = "model*.safetensors"
 _HUB_SECONDS = 10.0  # to wait for an answer that is good to have
 _unreachable: list[Exception] = []  # why the hub could not be asked
@@ -224,8 +224,10 @@ def listed_weight_files(folder: Path) -> list[Path]:
         return pickle_files(folder)
     if (folder / _SINGLE_FILE).exists():
         return [folder / _SINGLE_FILE]
-    if (folder / _INDEX).exists():
-        return indexed_files(folder / _INDEX)
+    if (folder / INDEX).exists():
+        return indexed_files(folder / INDEX)
+    if shards := shards_without_index(folder):
+        return shards
     others = sorted(p.name for p in folder.iterdir() if p.suffix in _OTHER_PICKLES)
     raise UserError(
         f"{folder} holds no weights: neither model*.safetensors nor {PICKLED}"

@@ -15,7 +15,8 @@ from thanos.untrusted import parse_json
 
 from .context import as_number, longest_window, text_part
 from .location import weight_files
-from .safetensors_layout import FLOAT_BYTES, StoredTensor, read_layout
+from .safetensors_layout import FLOAT_BYTES, StoredTensor
+from .shards import stored_tensors
 
 _IN_BLOCK = re.compile(r"(?P<list>(?:.*?\.)?[A-Za-z_]\w*)\.(?P<index>\d+)\..+")
 
@@ -61,7 +62,7 @@ def read_shapes(folder: Path) -> Shapes:
     Raises:
         UserError: the folder's files are missing or damaged, or hold no decoder blocks.
     """
-    tensors = [tensor for file in weight_files(folder) for tensor in read_layout(file).values()]
+    tensors = list(stored_tensors(weight_files(folder)).values())
     blocks, outside = _split(tensors, folder)
     layers = _layers(blocks[0])
     if not layers:

@@ -16,7 +16,8 @@ from .experts import parameter_of
 from .finished_blocks import FinishedBlocks
 from .layer import LayerRecord
 from .location import weight_files
-from .safetensors_layout import FLOAT_BYTES, StoredTensor, read_layout
+from .safetensors_layout import FLOAT_BYTES, StoredTensor
+from .shards import stored_tensors
 from .skeleton import build_skeleton, set_tensor
 from .stored_weights import Piece, match_names, read_tensor, tied_names, torch_dtype
 
@@ -45,9 +46,9 @@ class StreamedBlocks:
         trust_remote_code: bool = False,
         finished: FinishedBlocks | None = None,
     ) -> None:
-        stored = {n: t for file in weight_files(folder) for n, t in read_layout(file).items()}
+        stored = stored_tensors(weight_files(folder))
         config = read_config(folder, trust_remote_code)
-        _refuse_quantised(folder, config)
+        _refuse_quantised(folder, config, stored.values())
         self.folder = folder
         self.storage_dtype = _commonest_dtype(stored.values())
         self._dtype = dtype or self.storage_dtype
@@ -171,9 +172,19 @@ def _commonest_dtype(tensors: Iterable[StoredTensor]) -> torch.dtype:
     return elements.most_common(1)[0][0] if elements else torch.float32
 
 
-def _refuse_quantised(folder: Path, config: PreTrainedConfig) -> None:
-    if getattr(config, "quantization_config", None) is not None:
-        raise UserError(
-            f"{folder} holds quantised weights, which cannot be pruned; "
-            "give the model in float16, bfloat16 or float32"
-        )
+def _refuse_quantised(
+    folder: Path, config: PreTrainedConfig, stored: Iterable[StoredTensor]
+) -> None:
+    """Refuse a model whose configuration says that it is quantised, if its tensors say so too.
+
+    Some tools leave such a section where weights are only sparse.
+    """
+    if getattr(config, "quantization_config", None) is None:
+        return
+    for tensor in stored:
+        if len(tensor.shape) > 1 and tensor.dtype not in FLOAT_BYTES:
+            raise UserError(
+                f"{folder} holds quantised weights ({tensor.name} is {tensor.dtype}), which cannot "
+                "be pruned; give the model in float16, bfloat16 or float32"
+            )
+    del config.quantization_config

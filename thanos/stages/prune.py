@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from ..artifacts import verify_manifest, write_json, write_manifest
 from ..command import run_command, stage_parser
@@ -73,7 +72,7 @@ def prune(
     windows, drawn = (None, {}) if calibration is None else read_windows(calibration)
     device = resolve_device(place.device)
     folder = dense_folder(spec.model, place)
-    tokenizer = open_tokenizer(spec.model, place)
+    open_tokenizer(spec.model, place)  # it goes with the pruned model; a damaged one is known now
     check_copied(folder)
     plan = plan_pruning(spec, place, folder, on_device=device.type != "cpu")
     logger.info("expected peak memory: %s", plan)
@@ -103,7 +102,7 @@ def prune(
             began, found, place=place, used=used(device, dtype or model.storage_dtype)
         ),
     }
-    manifest = _write_checkpoint(folder, finished, tokenizer, facts, work, checkpoint)
+    manifest = _write_checkpoint(folder, finished, facts, work, checkpoint)
     return {
         **summary(layers),
         "seconds": time.perf_counter() - started,
@@ -249,7 +248,6 @@ def _causes(
 def _write_checkpoint(
     source: Path,
     finished: FinishedBlocks,
-    tokenizer: PreTrainedTokenizerBase,
     facts: dict[str, Any],
     work: Path,
     checkpoint: Path,
@@ -258,7 +256,7 @@ def _write_checkpoint(
     temporary = work / "checkpoint"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    copy_checkpoint(source, finished.tensors, tokenizer, temporary)
+    copy_checkpoint(source, finished.tensors, temporary)
     manifest = write_manifest(temporary, facts)
     shutil.rmtree(checkpoint, ignore_errors=True)
     temporary.rename(checkpoint)

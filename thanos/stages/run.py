@@ -148,9 +148,9 @@ def _texts(run: Run, work: Path) -> tuple[Path | None, list[Path], Path | None]:
 
 def _copy_dense(run: Run, checkpoint: Path) -> None:
     from ..models import copy_checkpoint
-    from ..opening import dense_folder, open_tokenizer
+    from ..opening import dense_folder
 
     model, place = run.evaluation.base, run.place
     checkpoint.mkdir()
-    copy_checkpoint(dense_folder(model, place), {}, open_tokenizer(model, place), checkpoint)
+    copy_checkpoint(dense_folder(model, place), {}, checkpoint)
     write_manifest(checkpoint, {"spec": model.to_json()})

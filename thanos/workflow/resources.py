@@ -9,7 +9,7 @@ from ..identity import EvaluationSpec, LatencySpec, ModelSpec, Place, PruningSpe
 from ..models.evaluation_plan import EvaluationPlan, Scoring, plan_evaluation
 from ..models.location import cached_folder, weight_files
 from ..models.memory_plan import MIB, MemoryPlan, Statistics, Work, plan_memory
-from ..models.safetensors_layout import read_layout
+from ..models.shards import stored_tensors
 from ..opening import dequantized_folder, model_location
 from ..pruning.patterns import Structured, Unstructured
 
@@ -160,7 +160,7 @@ _planned = functools.cache(
 
 @functools.cache
 def _elements(folder: Path) -> int:
-    tensors = (tensor for file in weight_files(folder) for tensor in read_layout(file).values())
+    tensors = stored_tensors(weight_files(folder)).values()
     return sum(tensor.elements for tensor in tensors)
 
 
