@@ -112,7 +112,7 @@ def test_methods_that_look_at_weights_alone_need_no_text():
     ("text", "options", "message"),
     [
         (None, {}, "method thanos with pattern unstructured:0.5 calibrates: give a text"),
-        (TEXT, {"method": "obs"}, "unknown method 'obs'; known: dense"),
+        (TEXT, {"method": "obs"}, "unknown method 'obs'; known: admm"),
         (TEXT, {"method": "dense"}, "prunes nothing"),
         (TEXT, {"pattern": "5:4"}, "pattern '5:4'"),
         (TEXT, {"pattern": "2:7"}, r"q_proj: pattern 2:7"),

@@ -34,7 +34,8 @@ ALLOWED = {
     "provenance": {"content", "identity", "paths"},
     "command": {"errors", "identity", "pruning"},
     "config": {
-        *("content", "data", "errors", "evaluation", "identity", "models", "paths", "pruning"),
+        *("content", "data", "errors", "evaluation", "identity", "layout", "models", "paths"),
+        "pruning",
     },
     "workflow": {
         *("config", "identity", "artifacts", "command", "content", "data", "errors"),

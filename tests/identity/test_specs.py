@@ -1,11 +1,17 @@
 """What names a thing: what it is of, in whatever way that is spelt."""
 
+import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from thanos.config import RunBuilder, resolve
+from thanos.errors import UserError
+from thanos.identity import PruningSpec
 from thanos.identity.models import local_model
+from thanos.identity.spec import read_spec
 from thanos.paths import PROJECT
 
 
@@ -66,3 +72,67 @@ def test_what_neither_weighs_nor_describes_is_none(tmp_path, name):
     before = local_model(str(folder), False)
     (folder / name).write_text("{}")
     assert local_model(str(folder), False) == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "known"),
+    [
+        (["method=thanos"], "thanos-unstructured-0.5-e8bc7e451bbb"),
+        (
+            ["method=sparsegpt", "pattern=2:4", "outlier_fraction=0.1"],
+            "sparsegpt-2-4-955cfa4e12b9",
+        ),
+        (["method=wanda", "pattern=structured:0.3"], "wanda-structured-0.3-5fde76b2da09"),
+        (["method=magnitude", "layer_errors=false"], "magnitude-unstructured-0.5-d0be8e8eefb5"),
+        (
+            ["method=thanos-refined", "pattern=4:8", "method.damping=0.1", "method.block_size=64"],
+            "thanos-4-8-516e97a23ca8",
+        ),
+    ],
+)
+def test_results_of_before_an_option_keep_their_names(overrides, known):
+    """As they were before there was any alternating update, order, correction or given mask."""
+    run = RunBuilder().run(resolve(["model=hf", "model.path=a/b", *overrides]))
+    assert run.pruning.id == known
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["method.order=sublayer"],
+        ["method.correction=0.5"],
+        ["method.scope=layer", "method.update=alternating"],
+        ["method=admm", "method.iterations=21"],
+        ["method=admm", "method.penalty=2"],
+        ["method=admm", "method.schedule=5"],
+    ],
+)
+def test_a_later_option_that_is_on_is_part_of_the_name(overrides):
+    assert ids(*overrides)[0] != ids(*overrides[:-1])[0]
+
+
+def test_a_mask_is_what_it_removes_wherever_it_lies(tmp_path):
+    """Its content counts; metric and scope, which then choose nothing, do not."""
+    for name, value in (("one", 0.0), ("copy", 0.0), ("other", 1.0)):
+        folder = tmp_path / name / "checkpoint"
+        folder.mkdir(parents=True)
+        save_file({"w": torch.full((2, 2), value)}, folder / "model.safetensors")
+        (folder / "config.json").write_text("{}")
+    one, copy, other = (f"method.mask={tmp_path / name}" for name in ("one", "copy", "other"))
+    assert ids(one) == ids(copy) == ids(f"{one}/checkpoint")
+    assert ids(one)[0] != ids(other)[0]
+    assert ids(one)[0].startswith("joint-masked-unstructured-0.5-")
+    wanda = ids("method=wanda", one, "method.update=joint")
+    assert wanda[0] == ids(one)[0]
+    with pytest.raises(UserError, match=r"method\.mask: .*nowhere holds no pruned model"):
+        ids(f"method.mask={tmp_path / 'nowhere'}")
+
+
+def test_a_spec_with_every_option_is_read_back(tmp_path):
+    folder = tmp_path / "pruned"
+    folder.mkdir()
+    save_file({"w": torch.zeros(2, 2)}, folder / "model.safetensors")
+    (folder / "config.json").write_text("{}")
+    options = ["method=admm", "method.order=sublayer", "method.correction=0.5"]
+    spec = RunBuilder().run(resolve([*options, f"method.mask={folder}"])).pruning
+    assert read_spec(PruningSpec, json.dumps(spec.to_json())) == spec

@@ -30,10 +30,14 @@ class Layer:
         """X Xᵀ in the paper's orientation, (b, b)."""
         return self.X.T @ self.X
 
-    def statistics(self, gram: bool = True, dtype: torch.dtype = torch.float64) -> InputStatistics:
-        """What the package accumulates from X."""
-        statistics = InputStatistics(self.X.shape[1], gram=gram, dtype=dtype)
-        statistics.update(self.X.to(dtype))
+    def statistics(
+        self, gram: bool = True, dtype: torch.dtype = torch.float64, dense: Tensor | None = None
+    ) -> InputStatistics:
+        """What the package accumulates from X, and from the dense model's inputs if given."""
+        statistics = InputStatistics(
+            self.X.shape[1], gram=gram, cross=dense is not None, dtype=dtype
+        )
+        statistics.update(self.X.to(dtype), dense)
         return statistics
 
 

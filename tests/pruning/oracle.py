@@ -36,7 +36,17 @@ METHODS = {
     "wanda": Method("wanda", "row", "none"),
     "sparsegpt": Method("sparsegpt", "block", "sequential"),
     "thanos": Method("wanda", "residual", "joint"),
+    "admm": Method("wanda", "layer", "alternating"),
 }
+
+
+@dataclass(frozen=True)
+class Alternation:
+    """Of the alternating update: iterations, penalty ρ, and over how many the sparsity rises."""
+
+    iterations: int = 20
+    penalty: float = 1.0
+    schedule: int = 15
 
 
 def prune(
@@ -49,6 +59,8 @@ def prune(
     alpha: float = 0.0,
     damping: float = 0.01,
     outlier_score: str = "exact",
+    alternation: Alternation = Alternation(),
+    given_mask: Tensor | None = None,
     **choices: str,
 ) -> Pruned:
     """Prune a layer; `choices` replace the method's metric, scope or update."""
@@ -56,12 +68,20 @@ def prune(
     c, b = W.shape
     chosen = Method(**{**vars(METHODS[method]), **choices})
     rows = rows_to_prune(W, G, alpha, exact=outlier_score == "exact")
+    if given_mask is not None:
+        rows = given_mask.any(1).nonzero().flatten()
     R = W[rows]
     if chosen.update != "none":
         R[:, G.diagonal() == 0] = 0
     H = regularised(G, damping)
     kind, value = parse(pattern)
-    if kind == "n:m":
+    if chosen.update == "alternating":
+        choice = Choice(kind, value, c, B, chosen.scope)
+        given = None if given_mask is None else given_mask[rows]
+        pruned = alternating(R, G, damping, chosen.metric, choice, alternation, given)
+    elif given_mask is not None:
+        pruned = prune_given(R, H, given_mask[rows], B, kind, chosen)
+    elif kind == "n:m":
         pruned = prune_semi_structured(R, G, H, *value, B, chosen)
     elif kind == "structured":
         s = ceil(value * c * b / len(R))
@@ -229,6 +249,91 @@ def prune_structured(W: Tensor, G: Tensor, H: Tensor, s: int, B: int, method: st
             mask[:, i1:i2] = smallest(losses[i1:i2], columns)
             sequential(W, H, mask, i1, i2)
     return Pruned(W, mask)
+
+
+def prune_given(W: Tensor, H: Tensor, mask: Tensor, B: int, kind: str, method: Method) -> Pruned:
+    """A mask that comes from outside; whole columns go at once where the update is joint."""
+    W = W.clone()
+    if kind == "structured" and method.update == "joint":
+        B = W.shape[1]
+    for i1 in range(0, W.shape[1], B):
+        i2 = min(i1 + B, W.shape[1])
+        UPDATES[method.update](W, H, mask, i1, i2)
+    return Pruned(W, mask)
+
+
+# The alternating update
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a mask is chosen by: the pattern's kind and value, c, B and the scope."""
+
+    kind: str
+    value: Fraction | tuple[int, int]
+    c: int
+    B: int
+    scope: str
+
+    def mask(self, V: Tensor, share: float) -> Tensor:
+        """Of the smallest |V_ij|, that share of what the pattern removes."""
+        rows, b = V.shape
+        if self.kind == "n:m":
+            n, m = self.value
+            removed = round(share * (m - n))
+            return smallest_in_rows(V.abs().reshape(-1, m), removed).view(rows, b)
+        if self.kind == "structured":
+            s = round(share * ceil(self.value * self.c * b / rows))
+            mask = torch.zeros(V.shape, dtype=torch.bool)
+            mask[:, smallest((V**2).sum(0), s)] = True
+            return mask
+        whole = share == 1  # exact where it matters
+        count = self.value * self.c if whole else share * float(self.value) * self.c
+        if self.scope == "row":
+            return smallest_in_rows(V.abs(), floor(count * b / rows))
+        step = self.B if self.scope == "block" else b
+        parts = [V[:, i : i + step].abs() for i in range(0, b, step)]
+        return torch.cat([smallest(part, floor(count * part.shape[1])) for part in parts], 1)
+
+
+def alternating(
+    W: Tensor,
+    G: Tensor,
+    damping: float,
+    metric: str,
+    choice: Choice,
+    alternation: Alternation,
+    given: Tensor | None,
+) -> Pruned:
+    """ADMM with V, Z and U as they are in the papers, an explicit inverse, all products anew."""
+    s = column_scale(metric, G, regularised(G, damping))
+    s = torch.where(s == 0, torch.ones_like(s), s)
+    scaled = G / s / s[:, None]
+    dead = G.diagonal() == 0
+    scaled[dead, dead] = 1
+    m = scaled.diagonal().mean()
+    identity = torch.eye(len(G), dtype=G.dtype)
+    A = scaled + damping * m * identity
+    rho = alternation.penalty * m
+    V0 = W * s
+    V, U = V0.clone(), torch.zeros_like(V0)
+
+    def mask_of(share: float) -> Tensor:
+        return choice.mask(V + U, share) if given is None else given
+
+    start = W.masked_fill(mask_of(1.0), 0)
+    start_mask = mask_of(1.0)
+    for t in range(1, alternation.iterations + 1):
+        rising = t < alternation.schedule
+        mask = mask_of(1 - (1 - t / alternation.schedule) ** 3 if rising else 1.0)
+        Z = (V + U).masked_fill(mask, 0)
+        U = U + V - Z
+        V = (V0 @ A + rho * (Z - U)) @ torch.linalg.inv(A + rho * identity)
+    mask = mask_of(1.0)
+    result = (V + U).masked_fill(mask, 0) / s
+    if loss(W, start, G) < loss(W, result, G):
+        return Pruned(start, start_mask)
+    return Pruned(result, mask)
 
 
 # What a result is judged by

@@ -31,7 +31,7 @@ def prune_counting(
     return result, peak - sum(kept.nbytes for kept in (result.weight, result.mask, factor))
 
 
-@pytest.mark.parametrize("method", ["sparsegpt", "thanos"])
+@pytest.mark.parametrize("method", ["sparsegpt", "thanos", "admm"])
 @pytest.mark.parametrize(
     ("size", "budgets"),
     [
@@ -60,7 +60,7 @@ def test_a_small_budget_is_what_bounds_them() -> None:
     assert beyond > 7 * MIB
 
 
-@pytest.mark.parametrize("method", ["sparsegpt", "thanos"])
+@pytest.mark.parametrize("method", ["sparsegpt", "thanos", "admm"])
 @pytest.mark.parametrize("pattern", ["0.5", "2:4", "structured:0.25"])
 def test_no_tensor_outlives_its_layer(method: str, pattern: str) -> None:
     """Cycles of references would keep a layer's temporaries until Python looks for them."""

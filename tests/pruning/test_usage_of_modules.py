@@ -24,7 +24,10 @@ from thanos.pruning import (
 
 PATTERNS = ("0.5", "2:4", "structured:0.25")
 # Modules that only some methods run; the others belong to all of them.
-OPTIONAL = ("factorization", "updates", "sequential", "conjugate_gradient", "refinement")
+OPTIONAL = (
+    *("factorization", "updates", "sequential", "alternating"),
+    *("conjugate_gradient", "refinement", "correction"),
+)
 LAYER = random_layer(c=12, b=16, tokens=48)
 
 
@@ -35,7 +38,8 @@ def methods(text: str) -> list[Method]:
         try:
             found.append(compose(Method(metric, scope, update), pattern))
         except PruningError:
-            assert (scope, update) == ("residual", "none")
+            assert scope == "residual"
+            assert update in ("none", "alternating")
     return found
 
 
@@ -65,13 +69,13 @@ def called(function: Callable[[], object]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("refine_steps", [0, 3])
+@pytest.mark.parametrize(("refine_steps", "correction"), [(0, 0.0), (3, 0.0), (0, 0.5)])
 @pytest.mark.parametrize(("text", "method"), CASES, ids=describe)
 def test_exactly_the_modules_that_are_not_named_unused_run(
-    text: str, method: Method, refine_steps: int
+    text: str, method: Method, refine_steps: int, correction: float
 ) -> None:
     """With and without outlier rows, of either score, and whether the error is measured or not."""
-    unused = method.modules_unused(parse_pattern(text), refine_steps)
+    unused = method.modules_unused(parse_pattern(text), refine_steps, correction)
     assert unused <= {*OPTIONAL}
     for alpha, outlier_score, measure_error in (
         *((0.0, "exact", True), (0.0, "exact", False)),
@@ -80,11 +84,12 @@ def test_exactly_the_modules_that_are_not_named_unused_run(
         ran = called(
             lambda: prune_weight(
                 LAYER.W,
-                LAYER.statistics(),
+                LAYER.statistics(dense=2 * LAYER.X),
                 method,
                 text,
                 block_size=8,
                 refine_steps=refine_steps,
+                correction=correction,
                 outlier_fraction=alpha,  # noqa: B023 (called at once)
                 outlier_score=outlier_score,  # noqa: B023
                 measure_error=measure_error,  # noqa: B023

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..data.sources import CONTRASTS, SOURCES
 from ..errors import UserError
 from ..paths import model_folder
+from ..pruning.composition import Alternation
 from ..pruning.composition import compose as compose_method
 from ..pruning.errors import PruningError
 from ..pruning.patterns import parse_pattern
@@ -74,6 +75,7 @@ def checked(config: Config) -> Config:
     for key, number in (
         ("method.damping", config.method.damping),
         ("method.refine_steps", config.method.refine_steps),
+        ("method.correction", config.method.correction),
         ("hidden_memory", config.hidden_memory),
     ):
         if number < 0:
@@ -83,6 +85,7 @@ def checked(config: Config) -> Config:
     _check_choice("tracking.mode", config.tracking.mode, ("offline", "online", "disabled"))
     _check_choice("evaluation.quantization", config.evaluation.quantization, QUANTIZATIONS)
     _check_choice("outlier_score", config.outlier_score, ("exact", "separable"))
+    _check_choice("method.order", config.method.order, ("block", "sublayer"))
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise UserError(f"device is {config.device!r}; expected auto, cpu, cuda or cuda:N")
     return config
@@ -100,6 +103,8 @@ def choices_of(config: Config) -> Choices:
     try:
         pattern = parse_pattern(config.pattern)
         composed = compose_method(method.name, pattern, method.metric, method.scope, method.update)
+        if composed.update == "alternating":
+            Alternation(method.iterations, method.penalty, method.schedule)
     except PruningError as error:
         raise UserError(str(error)) from error
     return Choices(config, composed, pattern)

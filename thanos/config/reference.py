@@ -13,7 +13,12 @@ def help_text(folders: Folders = ()) -> str:
     lines = ["groups, an option of each by <group>=<option>:"]
     for group in GROUPS:
         head, names = f"  {group:12} {all_keys()[group].meaning}: ", options(group, folders)
-        lines += textwrap.wrap(head + ", ".join(names), _WIDTH, subsequent_indent=" " * 15)
+        lines += textwrap.wrap(
+            head + ", ".join(names),
+            _WIDTH,
+            subsequent_indent=" " * 15,
+            break_on_hyphens=False,  # names have some
+        )
     lines += ["", "keys, by <key>=<value> (type; default; meaning):"]
     for key in _plain():
         head = f"  {key.name:28} {key.type_name}; {key.default_text}; "

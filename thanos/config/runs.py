@@ -23,11 +23,11 @@ from ..identity import (
 from ..identity.models import local_model
 from ..identity.spec import digest, slug
 from ..identity.specs import DENSE
+from ..layout import CHECKPOINT
 from ..models.location import is_hub_id
 from ..models.wheels import GGUF
 from ..paths import expanded, model_folder
 from ..pruning.composition import default_block_size
-from ..pruning.patterns import Unstructured
 from .checks import choices_of
 from .schema import Config, EvaluationConfig, ModelConfig, TrackingConfig
 from .usage import Choices
@@ -186,11 +186,17 @@ def pruning_spec(choices: Choices, model: ModelSpec, text: TextSpec | None) -> P
         calibration=calibration,
         method=method,
         pattern=pattern,
-        outlier_fraction=config.outlier_fraction,
-        outlier_score=config.outlier_score if config.outlier_fraction else None,
-        block_size=block_size if method.walks_blocks(pattern) else None,
-        damping=given.damping if method.needs_factor else None,
+        outlier_fraction=0.0 if choices.masked else config.outlier_fraction,
+        outlier_score=config.outlier_score if choices.ranks_rows else None,
+        block_size=block_size if method.walks_blocks(pattern, choices.masked) else None,
+        damping=given.damping if choices.damped else None,
         refine_steps=given.refine_steps,
+        iterations=given.iterations if choices.alternating else None,
+        penalty=given.penalty if choices.alternating else None,
+        schedule=given.schedule if choices.alternating else None,
+        order=given.order if choices.calibrated else "block",
+        correction=given.correction,
+        mask=None if given.mask is None else _mask_of(given.mask),
         precision=config.precision,
         layer_errors=config.layer_errors,
         skip=tuple(config.model.skip),
@@ -207,6 +213,18 @@ def measured(
     if mirror is not None:
         tasks += [t for t in evaluation.optional_tasks if task_file(t, Path(mirror)) is not None]
     return tuple(dict.fromkeys(corpora)), tuple(dict.fromkeys(tasks))
+
+
+def _mask_of(path: str) -> ModelSpec:
+    """The pruned model in the folder of a run, or in a folder of its own."""
+    folder = expanded(path).absolute()
+    found = [each for each in (folder / CHECKPOINT, folder) if (each / "config.json").is_file()]
+    if not found:
+        raise UserError(
+            f"method.mask: {path} holds no pruned model; give the folder of a run that is "
+            "finished, or of a checkpoint"
+        )
+    return local_model(str(found[0]), False)
 
 
 def place_of(config: Config) -> Place:
@@ -255,9 +273,13 @@ def _columns(config: Config, pruning: PruningSpec | None) -> dict[str, Any]:
         "block_size": pruning and pruning.block_size,
         "damping": pruning and pruning.damping,
         "refine_steps": pruning.refine_steps if pruning else 0,
-        "mask_metric": pruning and pruning.method.metric,
-        "mask_scope": pruning.method.scope
-        if pruning and isinstance(pattern, Unstructured)
-        else None,
+        "iterations": pruning and pruning.iterations,
+        "penalty": pruning and pruning.penalty,
+        "schedule": pruning and pruning.schedule,
+        "order": pruning.order if pruning and pruning.order != "block" else None,
+        "correction": pruning.correction if pruning else 0.0,
+        "mask": pruning.mask.id if pruning and pruning.mask else None,
+        "mask_metric": pruning and pruning.metric,
+        "mask_scope": pruning and pruning.scope,
         "mask_update": pruning and pruning.method.update,
     }

@@ -6,7 +6,7 @@ from omegaconf import MISSING
 
 # Keys whose values are paths: a comma is no axis, and `~` is the home folder.
 PATHS = (
-    *("model.path", "model.file", "calibration.path", "evaluation.path"),
+    *("model.path", "model.file", "calibration.path", "evaluation.path", "method.mask"),
     *("mirror", "models_dir", "output_dir"),
 )
 
@@ -64,14 +64,20 @@ class MethodConfig:
     """A pruning method and its parameters; see `thanos.pruning.prune_weight`.
 
     Attributes:
-        name: thanos, sparsegpt, wanda, magnitude or dense
+        name: thanos, sparsegpt, wanda, magnitude, admm or dense
         label: what tables call it; empty: name
         block_size: columns pruned at a time (the paper's B); null: 128, for n:m 512
         damping: share of the Gram diagonal's mean added to it (λ)
         refine_steps: conjugate gradient steps on the kept weights afterwards
         metric: in place of the method's own: magnitude, wanda or sparsegpt
         scope: of the choice, in place of the method's own: layer, row, block or residual
-        update: of the kept weights, in place of the method's own: none, sequential or joint
+        update: of the kept weights, in its own's place: none, sequential, joint, alternating
+        iterations: of the alternating update
+        penalty: of the alternating update (ADMM's ρ)
+        schedule: iterations of the alternating update over which the sparsity rises
+        order: calibrate the layers of a block together, or on what those before leave: sublayer
+        correction: share of the way to the dense model's outputs that weights aim at (β)
+        mask: folder of another run, whose zeros are removed
     """
 
     name: str = MISSING
@@ -82,6 +88,12 @@ class MethodConfig:
     metric: str | None = None
     scope: str | None = None
     update: str | None = None
+    iterations: int = 20
+    penalty: float = 1.0
+    schedule: int = 15
+    order: str = "block"
+    correction: float = 0.0
+    mask: str | None = None
 
 
 @dataclass

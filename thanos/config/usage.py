@@ -35,7 +35,29 @@ class Choices:
         if method is None:
             return False
         by_method = method.needs_factor or method.metric == "wanda" or config.method.refine_steps
-        return bool(by_method or config.outlier_fraction or config.layer_errors)
+        others = config.method.correction or config.outlier_fraction or config.layer_errors
+        return bool(by_method or others)
+
+    @property
+    def damped(self) -> bool:
+        """Whether a Gram matrix is factorised."""
+        factor = self.method is not None and self.method.needs_factor
+        return factor or self.config.method.correction > 0
+
+    @property
+    def masked(self) -> bool:
+        """Whether what is removed is given."""
+        return self.config.method.mask is not None
+
+    @property
+    def ranks_rows(self) -> bool:
+        """Whether outlier rows are chosen."""
+        return self.config.outlier_fraction > 0 and not self.masked
+
+    @property
+    def alternating(self) -> bool:
+        """Whether mask and weights move together."""
+        return self.method is not None and self.method.update == "alternating"
 
     @property
     def calibrates_on_file(self) -> bool:
@@ -76,7 +98,7 @@ USES = (
         (
             *("pattern", "outlier_fraction", "outlier_score", "precision", "layer_errors"),
             *("method.block_size", "method.damping", "method.refine_steps", "method.metric"),
-            *("method.scope", "method.update"),
+            *("method.scope", "method.update", "method.order", "method.correction", "method.mask"),
             *("model.skip", "model.rare_experts", "evaluation.efficiency"),
         ),
         lambda choices: choices.method is not None,
@@ -87,14 +109,34 @@ USES = (
         lambda choices: (
             choices.method is None
             or choices.pattern is None
-            or choices.method.walks_blocks(choices.pattern)
+            or choices.method.walks_blocks(choices.pattern, choices.masked)
         ),
         lambda choices: choices.pruning,
     ),
     Use(
         ("method.damping",),
-        lambda choices: choices.method is None or choices.method.needs_factor,
+        lambda choices: choices.method is None or choices.damped,
         lambda choices: choices.pruning,
+    ),
+    Use(
+        ("method.iterations", "method.penalty", "method.schedule"),
+        lambda choices: choices.alternating,
+        lambda choices: choices.pruning,
+    ),
+    Use(
+        ("method.scope", "outlier_fraction", "outlier_score"),
+        lambda choices: not choices.masked,
+        lambda choices: f"method.mask={choices.config.method.mask}",
+    ),
+    Use(
+        ("method.metric",),
+        lambda choices: not choices.masked or choices.alternating,
+        lambda choices: f"method.mask={choices.config.method.mask}",
+    ),
+    Use(
+        ("method.order",),
+        lambda choices: choices.method is None or choices.calibrated,
+        lambda choices: f"{choices.pruning} and layer_errors=false",
     ),
     Use(
         ("method.scope",),

@@ -119,7 +119,7 @@ def _of_windows(spec: WindowsSpec, place: Place) -> Fingerprint:
 
 
 def _of_pruning(spec: PruningSpec, place: Place) -> Fingerprint:
-    unused = spec.method.modules_unused(spec.pattern, spec.refine_steps)
+    unused = spec.method.modules_unused(spec.pattern, spec.refine_steps, spec.correction)
     code = source_hashes("thanos.stages.prune", {f"thanos.pruning.{name}" for name in unused})
     return Fingerprint(code, _versions(*_TENSORS), _model(spec.model, place))
 

@@ -4,16 +4,19 @@ The same thing in two suites is one thing. A local model or text is what it hold
 hub is its id and revision. A model in a GGUF file is that file; its safetensors are a fifth thing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..pruning.composition import METHODS, Method, compose
+from ..pruning.composition import METHODS, Alternation, Method, compose
 from ..pruning.patterns import Pattern, Unstructured
 from .spec import Spec
 
 DENSE = "dense"
+# Options that came after the first results: where they are off they are in no identity, so that
+# these keep their names.
+_LATER = {"iterations", "penalty", "schedule", "order", "correction", "mask"}
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,12 @@ class PruningSpec(Spec):
         block_size: B.
         damping: λ.
         refine_steps: conjugate gradient steps after pruning.
+        iterations: of the alternating update.
+        penalty: ρ of the alternating update.
+        schedule: iterations of it over which the sparsity rises.
+        order: whose inputs a layer is calibrated on, within a block.
+        correction: β, how far the targets go towards the dense model's outputs.
+        mask: a pruned model whose zeros are removed, in place of a choice by metric and scope.
         precision: float32 or float64, of the pruning mathematics.
         layer_errors: whether every layer's relative error is recorded.
         skip: layers left dense on purpose.
@@ -169,23 +178,53 @@ class PruningSpec(Spec):
     layer_errors: bool = True
     skip: tuple[str, ...] = ()
     rare_experts: str = "error"
+    iterations: int | None = None
+    penalty: float | None = None
+    schedule: int | None = None
+    order: str = "block"
+    correction: float = 0.0
+    mask: ModelSpec | None = None
 
     @property
     def readable(self) -> str:
         """The method, by its name if it has one, and the pattern."""
         chosen = self._choices()
         named = (n for n in METHODS if self._choices(compose(n, self.pattern)) == chosen)
-        return f"{next(named, '-'.join(filter(None, chosen)))}-{self.pattern}"
+        name = next(named, "-".join(filter(None, chosen)))
+        return f"{name if self.mask is None else f'{self.method.update}-masked'}-{self.pattern}"
+
+    @property
+    def alternation(self) -> Alternation:
+        """Of the alternating update; its defaults for other methods."""
+        if self.iterations is None or self.penalty is None or self.schedule is None:
+            return Alternation()
+        return Alternation(self.iterations, self.penalty, self.schedule)
 
     def identity(self) -> dict[str, Any]:
-        """All that the pruned weights and their record are of."""
-        return {**super().identity(), "method": self._choices()}
+        """All that the pruned weights and their record are of; of later options what is used."""
+        values = {**super().identity(), "method": self._choices()}
+        unused = {
+            field.name for field in fields(self) if getattr(self, field.name) == field.default
+        }
+        return {key: value for key, value in values.items() if key not in _LATER & unused}
+
+    @property
+    def metric(self) -> str | None:
+        """Of the method, if it is used."""
+        return self._choices()[0]
+
+    @property
+    def scope(self) -> str | None:
+        """Of the method, if it is used."""
+        return self._choices()[1]
 
     def _choices(self, method: Method | None = None) -> list[str | None]:
-        """Metric, scope and update; no scope where the pattern leaves no choice."""
+        """Metric, scope and update; of the first two what is chosen by."""
         method = method or self.method
-        scope = method.scope if isinstance(self.pattern, Unstructured) else None
-        return [method.metric, scope, method.update]
+        chooses = self.mask is None
+        scope = method.scope if chooses and isinstance(self.pattern, Unstructured) else None
+        metric = method.metric if chooses or method.update == "alternating" else None
+        return [metric, scope, method.update]
 
 
 @dataclass(frozen=True)

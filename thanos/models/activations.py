@@ -1,8 +1,10 @@
 """Gather the statistics of the inputs that a block's linear layers receive."""
 
+import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,14 +17,32 @@ from .dense import CalledWronglyError
 from .experts import ExpertMatrix, RoutedInputs
 from .linear import LinearLayer
 
+Passes = Iterable[Callable[[], object]]
+Layers = Mapping[str, LinearLayer]
+
+
+@dataclass(frozen=True)
+class DenseTwin:
+    """The block as it is in the dense model: what do its layers get there for the same tokens?
+
+    Attributes:
+        layers: its linear layers, by the names that they have in the block.
+        passes: run it batch by batch, on the dense model's hidden states.
+    """
+
+    layers: Layers
+    passes: Passes
+
 
 def gather_statistics(
-    layers: Mapping[str, LinearLayer],
-    passes: Iterable[Callable[[], object]],
+    layers: Layers,
+    passes: Passes,
     *,
     gram: bool,
     dtype: torch.dtype,
     device: torch.device | str,
+    twin: DenseTwin | None = None,
+    one_group: bool = False,
 ) -> dict[str, InputStatistics]:
     """Run each of `passes` and return the statistics of every layer's inputs, by layer name.
 
@@ -30,41 +50,58 @@ def gather_statistics(
     object: who shares with whom is seen in the first pass, not guessed from names. An expert's
     matrices get the statistics of the tokens that are routed to it, which may be none.
 
+    Args:
+        layers: by name.
+        passes: run their block, batch by batch.
+        gram: accumulate the whole Gram matrix.
+        dtype: to accumulate in.
+        device: where the statistics live.
+        twin: the block in the dense model; with it the statistics hold C as well.
+        one_group: the layers are one of `input_groups`: a pass ends when their input is seen.
+
     Raises:
         CalledWronglyError: a layer is not called, or called twice, in a pass.
         UserError: its inputs are not finite.
     """
-    experts = {name: layer for name, layer in layers.items() if isinstance(layer, ExpertMatrix)}
-    layers = {name: layer for name, layer in layers.items() if name not in experts}
-    routed = _routed_inputs(experts, gram=gram, dtype=dtype, device=device)
+    options: dict[str, Any] = {
+        **{"gram": gram, "cross": twin is not None},
+        **{"dtype": dtype, "device": device},
+    }
+    plain, experts = _apart(layers)
+    routed = {name: RoutedInputs(own, **options) for name, own in experts.items()}
     statistics: dict[str, InputStatistics] = {}
     owners: dict[str, LinearLayer] = {}  # the first layer of each group that shares
-    seen: list[tuple[weakref.ref[Tensor], int, str]] = []
+    dense: dict[str, Any] = {}  # what the batch's inputs are in the dense model
+    owner_of = _sharing()
 
     def assign(name: str, x: Tensor) -> None:
         if name in statistics:
             raise CalledWronglyError(name, 2)
-        for tensor, version, owner in seen:
-            if tensor() is x and version == x._version:
-                statistics[name] = statistics[owner]
-                return
-        seen.append((weakref.ref(x), x._version, name))
-        owners[name] = layers[name]
-        statistics[name] = InputStatistics(x.shape[-1], gram=gram, dtype=dtype, device=device)
-        statistics[name].update(x)
+        owner = owner_of(name, x)
+        if owner == name:
+            owners[name] = plain[name]
+            statistics[name] = InputStatistics(x.shape[-1], **options)
+            statistics[name].update(x, dense.get(name))
+        for each in plain if one_group else (name,):
+            statistics[each] = statistics[owner]
 
-    remaining = iter(passes)
-    with _watch_experts(routed):
-        with _watch(layers, assign):
-            next(remaining)()
-        for name in layers.keys() - statistics.keys():
-            raise CalledWronglyError(name, 0)
-        with _watch(owners, lambda name, x: statistics[name].update(x)):
-            for run in remaining:
-                run()
+    def add(name: str, x: Tensor) -> None:
+        statistics[name].update(x, dense.get(name))
+
+    def route(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        routed[name].see(args, kwargs, dense.get(name))
+
+    of_twin = itertools.repeat({}) if twin is None else _dense_inputs(twin, layers, one_group)
+    see, watched = assign, plain
+    for run, dense in zip(passes, of_twin, strict=False):  # noqa: B007 (read by the functions)
+        with _watch(watched, see, one_group), _watch_experts(experts, route, one_group):
+            _until_seen(run)
+        if see is assign:
+            _refuse_unseen(plain, statistics)
+            see, watched = add, owners
     for inputs in routed.values():
         statistics |= inputs.statistics
-    for name in (*owners, *experts):
+    for name in (*owners, *(name for own in experts.values() for name in own)):
         if not torch.isfinite(statistics[name].squared_norms).all():
             raise UserError(
                 f"inputs of {name} hold NaN or infinite values; "
@@ -73,25 +110,121 @@ def gather_statistics(
     return statistics
 
 
-def _routed_inputs(
-    experts: Mapping[str, ExpertMatrix], **options: Any
-) -> dict[nn.Module, RoutedInputs]:
-    by_module: dict[nn.Module, dict[str, ExpertMatrix]] = {}
-    for name, layer in experts.items():
-        by_module.setdefault(layer.module, {})[name] = layer
-    return {module: RoutedInputs(module, own, **options) for module, own in by_module.items()}
+def input_groups(layers: Layers, run: Callable[[], object]) -> list[dict[str, LinearLayer]]:
+    """The layers in groups that are given the very same tensor, as the forward pass reaches them.
+
+    The gate and up matrices of all experts of a mixture are one group, their down matrices the
+    next.
+
+    Args:
+        layers: by name.
+        run: runs their block on one batch.
+
+    Raises:
+        CalledWronglyError: a layer is not called, or called twice.
+    """
+    plain, experts = _apart(layers)
+    groups: dict[Any, list[str]] = {}
+    owner_of, seen = _sharing(), dict[str, None]()
+
+    def note(name: str, x: Tensor) -> None:
+        if name in seen:
+            raise CalledWronglyError(name, 2)
+        seen[name] = None
+        groups.setdefault(owner_of(name, x), []).append(name)
+
+    def note_experts(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for name, layer in experts[module].items():
+            seen[name] = None
+            groups.setdefault((module, layer.parameter == "down_proj"), []).append(name)
+
+    with _watch(plain, note), _watch_experts(experts, note_experts):
+        run()
+    _refuse_unseen(layers, seen)
+    return [{name: layers[name] for name in names} for names in groups.values()]
+
+
+def _dense_inputs(twin: DenseTwin, layers: Layers, one_group: bool) -> Iterator[dict[str, Any]]:
+    """For each batch what the layers, or modules of experts, get in the dense model."""
+    plain, experts = _apart({name: twin.layers[name] for name in layers})
+    for run in twin.passes:
+        found: dict[str, Any] = {}
+        owner_of = _sharing()
+
+        def keep(name: str, x: Tensor) -> None:
+            owner = owner_of(name, x)  # noqa: B023 (called in this turn)
+            x = found[owner] if owner in found else x.clone()  # noqa: B023
+            for each in plain if one_group else (name,):
+                found[each] = x  # noqa: B023
+
+        def keep_routed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            module = next(iter(experts[name].values())).module
+            found[name] = (module, hidden.clone())  # noqa: B023
+
+        with _watch(plain, keep, one_group), _watch_experts(experts, keep_routed, one_group):
+            _until_seen(run)
+        yield found
+
+
+def _apart(layers: Layers) -> tuple[Layers, dict[str, dict[str, ExpertMatrix]]]:
+    """Layers that are modules, and the matrices of each module of experts by the module's name."""
+    experts: dict[str, dict[str, ExpertMatrix]] = {}
+    for name, layer in layers.items():
+        if isinstance(layer, ExpertMatrix):
+            experts.setdefault(name.rsplit(".", 2)[0], {})[name] = layer
+    plain = {name: layer for name, layer in layers.items() if not isinstance(layer, ExpertMatrix)}
+    return plain, experts
+
+
+def _sharing() -> Callable[[str, Tensor], str]:
+    """A function that says which layer was the first to be given the very tensor that one gets."""
+    seen: list[tuple[weakref.ref[Tensor], int, str]] = []
+
+    def owner_of(name: str, x: Tensor) -> str:
+        for tensor, version, owner in seen:
+            if tensor() is x and version == x._version:
+                return owner
+        seen.append((weakref.ref(x), x._version, name))
+        return name
+
+    return owner_of
+
+
+def _refuse_unseen(layers: Layers, seen: Mapping[str, Any]) -> None:
+    for name in layers.keys() - seen.keys():
+        raise CalledWronglyError(name, 0)
+
+
+class _SeenError(Exception):
+    """Ends a pass of which nothing more is wanted."""
+
+
+def _until_seen(run: Callable[[], object]) -> None:
+    with suppress(_SeenError):
+        run()
 
 
 @contextmanager
-def _watch_experts(routed: Mapping[nn.Module, RoutedInputs]) -> Iterator[None]:
-    """Let the inputs of every experts module be seen before it runs."""
+def _watch_experts(
+    experts: Mapping[str, Mapping[str, ExpertMatrix]],
+    see: Callable[[str, tuple[Any, ...], dict[str, Any]], None],
+    stop: bool = False,
+) -> Iterator[None]:
+    """Call `see(name, args, kwargs)` whenever a module of experts is about to run."""
 
-    def hook(inputs: RoutedInputs) -> Callable[..., None]:
-        return lambda module, args, kwargs: inputs.see(args, kwargs)
+    def hook(name: str) -> Callable[..., None]:
+        def seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            see(name, args, kwargs)
+            if stop:
+                raise _SeenError
 
+        return seen
+
+    modules = {name: next(iter(own.values())).module for name, own in experts.items()}
     handles = [
-        module.register_forward_pre_hook(hook(inputs), with_kwargs=True)
-        for module, inputs in routed.items()
+        module.register_forward_pre_hook(hook(name), with_kwargs=True)
+        for name, module in modules.items()
     ]
     try:
         yield
@@ -101,11 +234,18 @@ def _watch_experts(routed: Mapping[nn.Module, RoutedInputs]) -> Iterator[None]:
 
 
 @contextmanager
-def _watch(layers: Mapping[str, LinearLayer], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+def _watch(
+    layers: Layers, see: Callable[[str, Tensor], None], stop: bool = False
+) -> Iterator[None]:
     """Call `see(name, input)` whenever one of the layers is about to run."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda module, args: see(name, args[0])
+        def seen(module: nn.Module, args: tuple[Any, ...]) -> None:
+            see(name, args[0])
+            if stop:
+                raise _SeenError
+
+        return seen
 
     handles = [layer.module.register_forward_pre_hook(hook(n)) for n, layer in layers.items()]
     try:

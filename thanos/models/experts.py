@@ -95,10 +95,15 @@ def is_rare(layer: LinearLayer, inputs: InputStatistics) -> bool:
 
 
 class RoutedInputs:
-    """Statistics of the tokens that are routed to each expert of one module."""
+    """Statistics of the tokens that are routed to each expert of one module.
 
-    def __init__(self, module: nn.Module, layers: dict[str, ExpertMatrix], **options: Any) -> None:
-        self._module = module
+    Args:
+        layers: the module's matrices whose inputs are wanted, by name.
+        options: of `InputStatistics`.
+    """
+
+    def __init__(self, layers: dict[str, ExpertMatrix], **options: Any) -> None:
+        self._module = next(iter(layers.values())).module
         self.statistics: dict[str, InputStatistics] = {}
         self._of_expert: dict[tuple[int, str], InputStatistics] = {}
         for name, layer in layers.items():
@@ -107,19 +112,37 @@ class RoutedInputs:
                 self._of_expert[key] = InputStatistics(layer.shape[1], **options)
             self.statistics[name] = self._of_expert[key]
 
-    def see(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Add one call of the module: hidden states (T, H) and chosen experts (T, k)."""
+    def see(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        dense: tuple[nn.Module, Tensor] | None = None,
+    ) -> None:
+        """Add one call of the module: hidden states (T, H) and chosen experts (T, k).
+
+        `dense` are the experts of the dense model and what they get for the same tokens; the tokens
+        go where they are routed in the model pruned so far.
+        """
         named = dict(zip(("hidden_states", "top_k_index"), args, strict=False)) | kwargs
         hidden, chosen = named["hidden_states"], named["top_k_index"]
         for expert, tokens in _routed(chosen):
             up = self._of_expert.get((expert, "gate_up_proj"))
             down = self._of_expert.get((expert, "down_proj"))
             x = hidden[tokens]
+            its = None if dense is None else dense[1][tokens]
             if up is not None:
-                up.update(x)
+                up.update(x, its)
             if down is not None:
-                weight = self._module.get_parameter("gate_up_proj")[expert]
-                down.update(self._module._apply_gate(F.linear(x, weight)))  # type: ignore[operator]
+                if dense is not None and its is not None:
+                    its = _inner(dense[0], expert, its)
+                down.update(_inner(self._module, expert, x), its)
+
+
+def _inner(module: nn.Module, expert: int, x: Tensor) -> Tensor:
+    """What an expert's last matrix gets for its inputs x (T, H), (T, I)."""
+    weight = module.get_parameter("gate_up_proj")[expert]
+    inner: Tensor = module._apply_gate(F.linear(x, weight))  # type: ignore[operator]
+    return inner
 
 
 def _routed(chosen: Tensor) -> Iterator[tuple[int, Tensor]]:

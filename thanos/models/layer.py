@@ -38,7 +38,9 @@ class PrunedWeight(Protocol):
         """Whatever else the method wants on record."""
 
 
-PruneLayer = Callable[[Tensor, InputStatistics | None], PrunedWeight]
+# Of a weight and the statistics of its inputs, or None; `given_mask` names what is removed, if that
+# is given.
+PruneLayer = Callable[..., PrunedWeight]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def prune_linear_layer(
     inputs: InputStatistics | None,
     prune_layer: PruneLayer,
     data_free: PruneLayer | None = None,
+    given_mask: Tensor | None = None,
 ) -> LayerRecord:
     """Replace the layer's weight by what `prune_layer` makes of it.
 
@@ -76,6 +79,7 @@ def prune_linear_layer(
             there is such an expert and no `data_free`.
     """
     notes: dict[str, Any] = {}
+    given = {} if given_mask is None else {"given_mask": given_mask}
     if inputs is not None and is_rare(layer, inputs):
         prune_layer, notes = _for_rare_expert(layer, inputs, data_free)
         inputs = None
@@ -84,7 +88,7 @@ def prune_linear_layer(
         raise UserError(f"weight of {layer.name} holds NaN or infinite values; check the model")
     start = _now(weight.device)
     try:
-        result = prune_layer(weight, inputs)
+        result = prune_layer(weight, inputs, **given)
     except PruningError as error:
         raise UserError(f"{layer.name}: {error}") from error
     seconds = _now(weight.device) - start

@@ -39,6 +39,8 @@ class Work:
         temporaries: matrices of a weight's size that it would take if memory did not matter.
         precision: bytes per number in which layers are pruned.
         hidden_budget: bytes of hidden states beyond which they lie in mapped files.
+        streams: of hidden states: 2 where the dense model runs beside the pruned one, which takes
+            a second block and, beside every Gram matrix, one more.
     """
 
     windows: int
@@ -49,6 +51,7 @@ class Work:
     temporaries: int
     precision: int
     hidden_budget: int
+    streams: int = 1
 
 
 @dataclass(frozen=True)
@@ -96,16 +99,17 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
     around = shapes.around * size // stored
     hidden = gram = forward = 0
     if work.statistics != "none":
-        hidden = work.windows * tokens * hidden_size * size
+        hidden = work.streams * work.windows * tokens * hidden_size * size
         forward = batch * forward_numbers(shapes) * size
         gram = sum(width**2 for width in input_widths(layers)) * work.precision
         if work.statistics == "diagonal":
             gram = sum(width for _, (_, width) in layers) * work.precision
+        gram *= work.streams
         if size != work.precision:
             forward += min(batch, _TOKENS_PER_SLICE) * widest * work.precision
     solve = max(_solve(*shape, stored, work) for _, shape in layers)
-    pruning = block + gram + max(forward, solve)
-    kept = hidden if hidden <= work.hidden_budget else batch * hidden_size * size
+    pruning = work.streams * block + gram + max(forward, solve)
+    kept = hidden if hidden <= work.hidden_budget else work.streams * batch * hidden_size * size
     if on_device:
         host, device = PROGRAM_WITH_CUDA + with_slack(kept + max(around, block)), pruning
     else:

@@ -32,6 +32,13 @@ class Recording:
         for batch in range(len(self.hidden)):
             yield partial(self._run, batch, index, block, device, keep=False)
 
+    def again(self, hidden: list[Tensor] | None) -> "Recording":
+        """The same calls and hidden states, in the empty list given, to go a way of their own."""
+        states = [] if hidden is None else hidden
+        for batch in self.hidden:
+            states.append(batch)
+        return Recording(states, self.calls)
+
     def advance(self, index: int, block: nn.Module, device: torch.device | str) -> None:
         """Replace the hidden states, batch by batch, by the outputs of block `index`.
 

@@ -1,5 +1,6 @@
 """Prune a model block by block, each block calibrated on the outputs of the pruned ones before."""
 
+import copy
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -10,24 +11,24 @@ from transformers import PreTrainedModel
 
 from thanos.errors import UserError
 
-from .activations import gather_statistics
+from .block import BlockPruning, Order, Streams
 from .blocks import DecoderBlocks, check_layers, linear_layers
 from .causality import CausalProbe
 from .context import longest_window
 from .dense import CalledWronglyError, refuse
 from .heap import release_freed
-from .layer import LayerRecord, PruneLayer, prune_linear_layer
+from .layer import LayerRecord, PruneLayer
 from .progress import report_progress
 from .rehearsal import rehearse
 from .replay import record
-from .source import BlocksInMemory, BlockSource
+from .source import BlocksInMemory, BlockSource, PrunedBlocks
 
 Statistics = Literal["none", "diagonal", "gram"]
 
 
 @torch.no_grad()
 def prune_model(
-    model: PreTrainedModel | BlockSource,
+    model: PreTrainedModel | PrunedBlocks,
     windows: Tensor | None,
     prune_layer: PruneLayer,
     *,
@@ -37,13 +38,17 @@ def prune_model(
     statistics_dtype: torch.dtype = torch.float32,
     skip: Collection[str] = (),
     data_free: PruneLayer | None = None,
+    order: Order = "block",
+    correction: bool = False,
+    masks: BlockSource | None = None,
     done: Sequence[Sequence[LayerRecord]] = (),
     hidden: list[Tensor] | None = None,
+    dense_hidden: list[Tensor] | None = None,
 ) -> list[LayerRecord]:
     """Prune every linear layer inside the decoder blocks, in place; return a record of each.
 
-    One block at a time lies on `device`; the hidden states between blocks lie on the host, or where
-    `hidden` puts them.
+    One block at a time lies on `device`, with a correction twice; the hidden states between blocks
+    lie on the host, or where `hidden` puts them.
 
     Args:
         model: a loaded model, or another source of its blocks.
@@ -56,9 +61,14 @@ def prune_model(
         skip: names or patterns of layers to leave dense, see `linear_layers`.
         data_free: prunes, without statistics, experts that saw fewer tokens than they have
             columns; without it such an expert is an error.
+        order: whose inputs a layer is calibrated on: those of its block as it was dense
+            ("block"), or as the layers before it in the block leave it ("sublayer").
+        correction: let the statistics hold what the layers get in the dense model.
+        masks: the same model pruned otherwise; what is zero there is removed.
         done: records of the first blocks, which the source hands out pruned: they only run again,
             to give the next block its inputs, bit for bit what they were.
         hidden: the empty list to keep hidden states in; see `hidden_states`.
+        dense_hidden: another one, for those of the dense model.
 
     Raises:
         UserError: the model or a layer cannot be pruned; the message names the layer.
@@ -66,49 +76,60 @@ def prune_model(
     source = BlocksInMemory(model) if isinstance(model, PreTrainedModel) else model
     check_layers(source.blocks, skip)
     count, done = len(source.blocks), tuple(done)
-    recording = None
+    recording = dense = None
     if statistics != "none" and len(done) < count:
         windows = _checked_windows(source.model, windows)
         probe = CausalProbe(source.model, source.blocks, windows)
         recording = record(source.model, source.blocks, windows, batch_size, hidden)
         rehearse(recording, source.blocks, skip)
+        dense = recording.again(dense_hidden) if correction else None
+    streams = None if recording is None else Streams(recording, dense)
     records: list[LayerRecord] = []
     with report_progress(len(done), count) as progress:
+        pruning = BlockPruning(
+            prune_layer=prune_layer,
+            data_free=data_free,
+            gram=statistics == "gram",
+            dtype=statistics_dtype,
+            device=device,
+            order=order,
+            told=progress.layer,
+        )
         for index in range(count):
             old = index < len(done)
-            if old and recording is None:
+            if old and streams is None:
                 records += done[index]
                 continue
-            block = source.take(index, device)
-            if index == 0 and recording is not None:
-                probe.check(block, device)
             name = source.blocks.name_of(index)
-            layers = {} if old else linear_layers(block, name, skip)
-            new: list[LayerRecord] = []
             with _advice(source.blocks, index, skip, device, batch_size):
-                inputs = {}
-                if recording is not None and layers:
-                    inputs = gather_statistics(
-                        layers,
-                        recording.passes(index, block, device),
-                        gram=statistics == "gram",
-                        dtype=statistics_dtype,
-                        device=device,
-                    )
-                for layer_name, layer in layers.items():
-                    release_freed()
-                    # Popped, so that a Gram matrix is freed with the last layer that needs it.
-                    seen = inputs.pop(layer_name, None)
-                    new.append(prune_linear_layer(index, layer, seen, prune_layer, data_free))
-                    del seen
-                    progress.layer(new[-1])
-                if recording is not None and index + 1 < count:
-                    recording.advance(index, block, device)
+                twin = None
+                if dense is not None:
+                    twin = copy.deepcopy(source.take_dense(index, device))
+                block = source.take(index, device)
+                if index == 0 and streams is not None:
+                    probe.check(block, device)
+                layers = {} if old else linear_layers(block, name, skip)
+                removed = None if masks is None or old else _zeros(masks, index, skip, device)
+                its = None if twin is None else (twin, linear_layers(twin, name, skip))
+                new = pruning.prune(index, layers, block, streams, its, removed)
+                if streams is not None and index + 1 < count:
+                    streams.advance(index, block, twin, device)
             source.give_back(index, block, done[index] if old else new)
             release_freed()
             progress.block(index)
             records += done[index] if old else new
     return records
+
+
+def _zeros(
+    masks: BlockSource, index: int, skip: Collection[str], device: torch.device | str
+) -> dict[str, Tensor]:
+    """Where the weights of a block of a model that was pruned before are zero, by layer name."""
+    block = masks.take(index, device)
+    layers = linear_layers(block, masks.blocks.name_of(index), skip)
+    zeros = {name: layer.weight == 0 for name, layer in layers.items()}
+    masks.give_back(index, block, ())
+    return zeros
 
 
 def _checked_windows(model: PreTrainedModel, windows: Tensor | None) -> Tensor:

@@ -30,6 +30,13 @@ class BlockSource(Protocol):
         """Accept block `index`: pruned, recorded, no longer needed."""
 
 
+class PrunedBlocks(BlockSource, Protocol):
+    """A source whose finished blocks are pruned, and that hands out dense ones as well."""
+
+    def take_dense(self, index: int, device: torch.device | str) -> nn.Module:
+        """Return block `index` on `device` with its weights as they were before any pruning."""
+
+
 class BlocksInMemory:
     """The blocks of a model that is loaded as a whole."""
 
@@ -41,6 +48,10 @@ class BlocksInMemory:
     def take(self, index: int, device: torch.device | str) -> nn.Module:
         """Move block `index` to `device`."""
         return self.blocks.modules[index].to(device)
+
+    def take_dense(self, index: int, device: torch.device | str) -> nn.Module:
+        """Move block `index`, which is not pruned yet, to `device`."""
+        return self.take(index, device)
 
     def give_back(self, index: int, block: nn.Module, records: Sequence[LayerRecord]) -> None:
         """Move the block back to where the model lies."""

@@ -1,7 +1,7 @@
 """A model's blocks read from its safetensors files one at a time, the finished ones kept apart."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from .location import weight_files
 from .safetensors_layout import FLOAT_BYTES, StoredTensor
 from .shards import stored_tensors
 from .skeleton import build_skeleton, set_tensor
-from .stored_weights import Piece, match_names, read_tensor, tied_names, torch_dtype
+from .stored_weights import match_names, read_tensor, tied_names, torch_dtype
 
 
 class StreamedBlocks:
@@ -68,7 +68,7 @@ class StreamedBlocks:
         What stands around the blocks is read when this is asked for and dropped when a block is.
         """
         if not self._around_loaded:
-            self._load(self._around, self._device)
+            self._load(self._around, self._device, {})
             for name, buffer in self._model.named_non_persistent_buffers():
                 if not name.startswith(f"{self.blocks.name}."):
                     set_tensor(self._model, name, buffer.to(self._device))
@@ -77,7 +77,7 @@ class StreamedBlocks:
 
     def load_whole(self, device: torch.device | str) -> PreTrainedModel:
         """The model with all its weights read to `device`; blocks are taken from it no more."""
-        self._load(self._empty, device)
+        self._load(self._empty, device, self._pruned)
         for name, buffer in self._model.named_non_persistent_buffers():
             set_tensor(self._model, name, buffer.to(device))
         return self._model
@@ -92,10 +92,19 @@ class StreamedBlocks:
 
     def take(self, index: int, device: torch.device | str) -> nn.Module:
         """Read block `index` to `device`; pruned if it is among the finished ones."""
+        return self._take(index, device, self._pruned)
+
+    def take_dense(self, index: int, device: torch.device | str) -> nn.Module:
+        """Read block `index` to `device` as the folder has it."""
+        return self._take(index, device, {})
+
+    def _take(
+        self, index: int, device: torch.device | str, pruned: Mapping[str, StoredTensor]
+    ) -> nn.Module:
         if self._around_loaded:
             self._drop(self._around)
             self._around_loaded = False
-        self._load(self._names_of(index), device)
+        self._load(self._names_of(index), device, pruned)
         block = self.blocks.modules[index]
         for name, buffer in block.named_buffers():
             set_tensor(block, name, buffer.to(device))
@@ -106,6 +115,10 @@ class StreamedBlocks:
         if self._finished is not None and index >= len(self._finished):
             self._finished.keep(index, self._pruned_tensors(records), records)
         self._drop(self._names_of(index))
+
+    @property
+    def _pruned(self) -> Mapping[str, StoredTensor]:
+        return {} if self._finished is None else self._finished.tensors
 
     def _names_of(self, index: int) -> list[str]:
         start = f"{self.blocks.name_of(index)}."
@@ -131,33 +144,35 @@ class StreamedBlocks:
         own = f"{layer}.weight"
         return own if own in self._stored else parameter_of(layer)
 
-    def _load(self, names: Iterable[str], device: torch.device | str) -> None:
+    def _load(
+        self,
+        names: Iterable[str],
+        device: torch.device | str,
+        pruned: Mapping[str, StoredTensor],
+    ) -> None:
         aliases = []
         for name in names:
             if name not in self._stored:
                 aliases.append(name)
                 continue
-            set_tensor(self._model, name, self._read(name).to(device))
+            set_tensor(self._model, name, self._read(name, pruned).to(device))
         for name in aliases:  # tied tensors are stored once
             partner = next(n for n in tied_names(self._model, name) if n in self._stored)
             tensor = self._model.get_parameter(partner).detach()
             if tensor.is_meta:  # of a block that is not here
-                tensor = self._read(partner).to(device)
+                tensor = self._read(partner, pruned).to(device)
             set_tensor(self._model, name, tensor)
 
-    def _read(self, name: str) -> torch.Tensor:
-        """A tensor of the model, pruned if it is among the finished ones."""
+    def _read(self, name: str, pruned: Mapping[str, StoredTensor]) -> torch.Tensor:
+        """A tensor of the model, from `pruned` what is there."""
         first, *others = self._stored[name]
         if not others:
-            return self._read_piece(first)
+            return read_tensor(pruned.get(first.stored.name, first.stored), self._dtype)
         whole = torch.empty(self._empty[name].shape, dtype=self._dtype)
         for piece in (first, *others):
-            whole[piece.place] = self._read_piece(piece)
+            stored = pruned.get(piece.stored.name, piece.stored)
+            whole[piece.place] = read_tensor(stored, self._dtype)
         return whole
-
-    def _read_piece(self, piece: Piece) -> torch.Tensor:
-        pruned = {} if self._finished is None else self._finished.tensors
-        return read_tensor(pruned.get(piece.stored.name, piece.stored), self._dtype)
 
     def _drop(self, names: Iterable[str]) -> None:
         for name in names:

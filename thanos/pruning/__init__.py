@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .composition import METHODS, METRICS, SCOPES, UPDATES, Method, compose
+from .composition import METHODS, METRICS, SCOPES, UPDATES, Alternation, Method, compose
 from .errors import PruningError
 from .patterns import (
     Pattern,
@@ -23,6 +23,7 @@ __all__ = [
     "METRICS",
     "SCOPES",
     "UPDATES",
+    "Alternation",
     "InputStatistics",
     "Method",
     "Pattern",

@@ -7,7 +7,7 @@ from .patterns import Pattern, SemiStructured, Structured, Unstructured
 
 METRICS = ("magnitude", "wanda", "sparsegpt")
 SCOPES = ("layer", "row", "block", "residual")
-UPDATES = ("none", "sequential", "joint")
+UPDATES = ("none", "sequential", "joint", "alternating")
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Method:
         scope: `layer`, `row`, `block` of B columns or `residual` (all columns not yet processed, on
             updated weights). It chooses unstructured masks only: n:m always chooses in groups of m,
             structured always among columns.
-        update: `none`, `sequential` (column by column, SparseGPT) or `joint` (all removals of a
-            block at once, Thanos).
+        update: `none`, `sequential` (column by column, SparseGPT), `joint` (all removals of a block
+            at once, Thanos) or `alternating` (mask and all columns in turn, ADMM).
     """
 
     metric: str
@@ -33,25 +33,63 @@ class Method:
         """Whether the inverse factor of the Gram matrix enters."""
         return self.update != "none" or self.metric == "sparsegpt"
 
-    def walks_blocks(self, pattern: Pattern) -> bool:
-        """Whether the result depends on B, the columns pruned at a time."""
+    def walks_blocks(self, pattern: Pattern, masked: bool = False) -> bool:
+        """Whether the result depends on B, the columns pruned at a time.
+
+        `masked` says that the mask is given, so that nothing is chosen.
+        """
         if isinstance(pattern, Structured):
             return self.update == "sequential"
-        if isinstance(pattern, SemiStructured):
-            return self.update == "joint" or self.update == "sequential"
-        return self.update != "none" or self.scope == "block"
+        chooses = isinstance(pattern, Unstructured) and self.scope == "block" and not masked
+        return chooses or self.update in ("sequential", "joint")
 
-    def modules_unused(self, pattern: Pattern, refine_steps: int) -> set[str]:
+    def modules_unused(
+        self, pattern: Pattern, refine_steps: int, correction: float = 0.0
+    ) -> set[str]:
         """Modules of this package that pruning so never runs: their code is none of its causes."""
         used = {
-            "factorization": self.needs_factor,
+            "factorization": self.needs_factor or correction > 0,
             "updates": self.update == "joint",
             "sequential": self.update == "sequential",
+            "alternating": self.update == "alternating",
             "conjugate_gradient": refine_steps > 0
             or (self.update == "joint" and not isinstance(pattern, Structured)),
             "refinement": refine_steps > 0,
+            "correction": correction > 0,
         }
         return {module for module, runs in used.items() if not runs}
+
+
+@dataclass(frozen=True)
+class Alternation:
+    """How the alternating update runs; the defaults are those of arXiv 2401.02938.
+
+    Attributes:
+        iterations: projections and solutions in turn.
+        penalty: ρ, in units of the mean diagonal of the scaled Gram matrix.
+        schedule: iterations over which the sparsity rises to its full value, by the cube of what is
+            left; 0 asks for all of it at once.
+    """
+
+    iterations: int = 20
+    penalty: float = 1.0
+    schedule: int = 15
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise PruningError(f"iterations {self.iterations} must be at least 1")
+        if not 0 < self.penalty < float("inf"):
+            raise PruningError(f"penalty {self.penalty:g} must be positive")
+        if not 0 <= self.schedule <= self.iterations:
+            raise PruningError(
+                f"schedule {self.schedule} must lie between 0 and the {self.iterations} iterations"
+            )
+
+    def share(self, iteration: int) -> float:
+        """Share of the removals that the mask of an iteration, counted from 1, makes."""
+        if iteration >= self.schedule:
+            return 1.0
+        return 1 - (1 - iteration / self.schedule) ** 3
 
 
 METHODS = {
@@ -59,6 +97,7 @@ METHODS = {
     "wanda": Method("wanda", "row", "none"),
     "sparsegpt": Method("sparsegpt", "block", "sequential"),
     "thanos": Method("wanda", "residual", "joint"),
+    "admm": Method("wanda", "layer", "alternating"),
 }
 
 DEFAULT_BLOCK_SIZE = 128
@@ -102,5 +141,10 @@ def compose(
         raise PruningError(
             "scope 'residual' without an update is scope 'layer': weights that don't move leave "
             "the choice as it was; use scope=layer"
+        )
+    elif method.scope == "residual" and method.update == "alternating":
+        raise PruningError(
+            "scope 'residual' with update 'alternating' is scope 'layer': it walks no columns and "
+            "leaves none behind; use scope=layer"
         )
     return method

@@ -8,9 +8,17 @@ import torch
 from torch import Tensor
 
 from .composition import Method
+from .errors import PruningError
 from .factorization import InverseFactor
 from .memory import row_segments
-from .patterns import SemiStructured, Structured, Unstructured, ceil_count, floor_count
+from .patterns import (
+    Pattern,
+    SemiStructured,
+    Structured,
+    Unstructured,
+    ceil_count,
+    floor_count,
+)
 from .selection import (
     Choice,
     choose_smallest,
@@ -20,6 +28,10 @@ from .selection import (
 )
 from .sequential import sequential_update
 from .updates import joint_column_update, joint_update
+
+# How far the share of zeros that a given mask makes may be from the pattern's, besides one weight
+# per row: a dense model has some zeros of its own.
+_TOLERATED = 0.01
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,7 @@ class Pruned:
     mask: Tensor  # (rows, b) bool, True where removed
     damping: float | None
     rows_solved_directly: int = 0
+    kept_start: bool | None = None  # of the alternating update: whether it ended where it began
 
 
 class Chooser(Protocol):
@@ -78,11 +91,7 @@ def prune_semi_structured(W: Tensor, pattern: SemiStructured, layer: Layer) -> P
     removed, m = pattern.m - pattern.n, pattern.m
 
     def choose(W: Tensor, i1: int, i2: int) -> Tensor:
-        mask = torch.empty(W.shape[0], i2 - i1, dtype=torch.bool, device=W.device)
-        for rows in row_segments(len(W), 4 * (i2 - i1) * W.element_size(), layer.memory_budget):
-            scores = W[rows, i1:i2].abs() * layer.scale[i1:i2]
-            mask[rows] = smallest_per_group(scores, removed, m)
-        return mask
+        return group_mask(W[:, i1:i2], layer.scale[i1:i2], removed, m, layer.memory_budget)
 
     if layer.method.update != "sequential":
         return _walk(W, layer, choose)
@@ -118,12 +127,51 @@ def prune_structured(W: Tensor, pattern: Structured, layer: Layer) -> Pruned:
             sequential_update(W, layer.factor, i1, i2, mask)
     elif layer.method.update == "joint":
         assert layer.G is not None
-        removed = smallest_columns(_column_sums(W, 2, layer.memory_budget) * layer.scale**2, s)
+        removed = smallest_columns(column_sums(W, 2, layer.memory_budget) * layer.scale**2, s)
         damping = joint_column_update(W, layer.G, layer.damping, removed, layer.memory_budget)
     else:
-        removed = smallest_columns(_column_sums(W, 1, layer.memory_budget) * layer.scale, s)
+        removed = smallest_columns(column_sums(W, 1, layer.memory_budget) * layer.scale, s)
         W[:, removed] = 0
     return Pruned(removed.expand(len(W), -1), damping)
+
+
+def check_mask(
+    mask: Tensor, shape: tuple[int, int], pattern: Pattern, outlier_fraction: float
+) -> None:
+    """Whether a given mask (c, b) has the pattern; rows that it leaves dense count as outliers.
+
+    Raises:
+        PruningError: it has not; the message says in what.
+    """
+    if tuple(mask.shape) != shape:
+        raise PruningError(f"the mask is of {tuple(mask.shape)} weights, the layer of {shape}")
+    if outlier_fraction:
+        raise PruningError(
+            "a mask that is given says itself which rows stay dense; leave outlier_fraction out"
+        )
+    rows = mask[mask.any(1)]
+    if not len(rows):
+        raise PruningError("the mask removes nothing; name the layer in skip to leave it dense")
+    if isinstance(pattern, SemiStructured):
+        fits = bool((rows.unflatten(1, (-1, pattern.m)).sum(2) >= pattern.m - pattern.n).all())
+    else:
+        fits = not isinstance(pattern, Structured) or bool((rows == rows[:1]).all())
+        slack = _TOLERATED + 1 / shape[1]
+        fits &= abs(float(mask.float().mean()) - pattern.sparsity) <= slack
+    if not fits:
+        raise PruningError(
+            f"the mask removes {float(mask.float().mean()):.4f} of the weights and does not have "
+            f"the pattern {pattern}; give the pattern that it was made for"
+        )
+
+
+def prune_given(W: Tensor, pattern: Pattern, layer: Layer, mask: Tensor) -> Pruned:
+    """Remove what a mask (rows, b) says; W (rows, b) is changed in place."""
+    if isinstance(pattern, Structured) and layer.method.update == "joint":
+        assert layer.G is not None
+        damping = joint_column_update(W, layer.G, layer.damping, mask[0], layer.memory_budget)
+        return Pruned(mask, damping)
+    return _walk(W, layer, _fixed(mask))
 
 
 def _walk(W: Tensor, layer: Layer, choose: Chooser) -> Pruned:
@@ -145,7 +193,9 @@ def _walk(W: Tensor, layer: Layer, choose: Chooser) -> Pruned:
 def _unstructured_chooser(W: Tensor, p: float, layer: Layer) -> Chooser:
     scope, c, b = layer.method.scope, layer.rows, W.shape[1]
     if scope == "row":
-        return _fixed(_row_mask(W, floor_count(p * c * b / len(W)), layer))
+        return _fixed(
+            row_mask(W, layer.scale, floor_count(p * c * b / len(W)), layer.memory_budget)
+        )
     if scope == "layer":
         return _fixed(choose_smallest(W, layer.scale, floor_count(p * c * b)).mask(W, layer.scale))
     choice: Choice | None = None
@@ -172,14 +222,23 @@ def _fixed(mask: Tensor) -> Chooser:
     return lambda W, i1, i2: mask[:, i1:i2]
 
 
-def _row_mask(W: Tensor, k: int, layer: Layer) -> Tensor:
+def row_mask(W: Tensor, scale: Tensor, k: int, memory_budget: int) -> Tensor:
+    """Mask of the k smallest of |W_ij|·scale_j in every row, (rows, b) bool."""
     mask = torch.empty(W.shape, dtype=torch.bool, device=W.device)
-    for rows in row_segments(len(W), 8 * W.shape[1] * W.element_size(), layer.memory_budget):
-        mask[rows] = smallest_per_row(W[rows].abs() * layer.scale, k)
+    for rows in row_segments(len(W), 8 * W.shape[1] * W.element_size(), memory_budget):
+        mask[rows] = smallest_per_row(W[rows].abs() * scale, k)
     return mask
 
 
-def _column_sums(W: Tensor, power: int, memory_budget: int) -> Tensor:
+def group_mask(W: Tensor, scale: Tensor, removed: int, m: int, memory_budget: int) -> Tensor:
+    """Mask of the `removed` smallest of |W_ij|·scale_j in every m consecutive, (rows, b) bool."""
+    mask = torch.empty(W.shape, dtype=torch.bool, device=W.device)
+    for rows in row_segments(len(W), 4 * W.shape[1] * W.element_size(), memory_budget):
+        mask[rows] = smallest_per_group(W[rows].abs() * scale, removed, m)
+    return mask
+
+
+def column_sums(W: Tensor, power: int, memory_budget: int) -> Tensor:
     """Σ_i |W_ij|^power, (b,)."""
     sums = W.new_zeros(W.shape[1])
     for rows in row_segments(len(W), W.shape[1] * W.element_size(), memory_budget):

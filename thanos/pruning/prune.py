@@ -6,21 +6,25 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .composition import Method, compose, default_block_size
+from .alternating import prune_alternating, resolvent
+from .composition import Alternation, Method, compose
+from .correction import corrected
 from .errors import PruningError
-from .factorization import InverseFactor
-from .masking import Layer, Pruned, prune_semi_structured, prune_structured, prune_unstructured
-from .memory import default_memory_budget
-from .patterns import (
-    Pattern,
-    SemiStructured,
-    Structured,
-    ceil_count,
-    check_shape,
-    parse_pattern,
+from .masking import (
+    Layer,
+    Pruned,
+    check_mask,
+    prune_given,
+    prune_semi_structured,
+    prune_structured,
+    prune_unstructured,
 )
+from .memory import default_memory_budget
+from .outliers import beside_outliers, pruned_rows, rows_with_removals
+from .patterns import Pattern, SemiStructured, Structured, check_shape, parse_pattern
 from .precision import exact_matmul
-from .quadratic_form import row_energies, separable_energies
+from .preparation import prepared_layer
+from .quadratic_form import row_energies
 from .refinement import refine
 from .statistics import InputStatistics
 
@@ -37,7 +41,8 @@ class PruningResult:
         sparsity: share of exact zeros in `weight`.
         relative_error: ‖(W − Ŵ) X‖² / ‖W X‖²; None without a Gram matrix.
         damping: λ that the factorisation took; None if the method has none.
-        details: counts worth recording: outlier rows, rows solved directly.
+        details: counts worth recording: outlier rows, rows solved directly; of the alternating
+            update whether it ended where it began.
     """
 
     weight: Tensor
@@ -53,9 +58,11 @@ def required_statistics(
     outlier_fraction: float = 0.0,
     refine_steps: int = 0,
     outlier_score: str | None = "exact",
+    correction: float = 0.0,
 ) -> Literal["none", "diagonal", "gram"]:
     """The calibration statistics that pruning needs, and choosing the outlier rows."""
-    if method.needs_factor or refine_steps or (outlier_fraction and outlier_score == "exact"):
+    exact = outlier_fraction and outlier_score == "exact"
+    if method.needs_factor or refine_steps or correction or exact:
         return "gram"
     return "diagonal" if method.metric == "wanda" or outlier_fraction else "none"
 
@@ -74,6 +81,9 @@ def prune_weight(
     metric: str | None = None,
     scope: str | None = None,
     update: str | None = None,
+    alternation: Alternation = Alternation(),  # noqa: B008 (frozen)
+    correction: float = 0.0,
+    given_mask: Tensor | None = None,
     outlier_score: str = "exact",
     dtype: torch.dtype = torch.float32,
     memory_budget: int | None = None,
@@ -95,6 +105,11 @@ def prune_weight(
         metric: replaces the method's metric (see `composition.Method`).
         scope: replaces the method's scope.
         update: replaces the method's update.
+        alternation: iterations, penalty and schedule of the alternating update.
+        correction: β; the weights are pruned towards W + β W C (G + λ m I)⁻¹, which gives the
+            outputs of the dense model, see `correction`; takes statistics with `cross`.
+        given_mask: (c, b) bool, what is removed, in place of a choice by metric and scope; rows
+            without any removal stay dense. It must have the pattern.
         outlier_score: `exact` h_i = W_i G W_iᵀ = ‖W_i X‖², for which every method needs the Gram
             matrix, or `separable` Σ_j W_ij² G_jj.
         dtype: float32 or float64, in which everything is computed.
@@ -115,28 +130,47 @@ def prune_weight(
         )
     if refine_steps < 0:
         raise PruningError(f"refine_steps {refine_steps} is negative")
-    needed = required_statistics(composition, outlier_fraction, refine_steps, outlier_score)
+    if not 0 <= correction < float("inf"):
+        raise PruningError(f"correction {correction:g} must be at least 0")
+    needed = required_statistics(
+        composition, outlier_fraction, refine_steps, outlier_score, correction
+    )
     _check_input(weight, statistics, needed, method)
     c, b = weight.shape
     check_shape(c, b, parsed, outlier_fraction)
+    if given_mask is not None:
+        check_mask(given_mask, (c, b), parsed, outlier_fraction)
     budget = memory_budget or default_memory_budget(weight.device)
     dense = weight.detach()
     with exact_matmul():
-        rows = _pruned_rows(dense, statistics, outlier_fraction, outlier_score, dtype, budget)
+        if correction:
+            assert statistics is not None
+            dense = corrected(dense, statistics, correction, damping, dtype, budget)
+        if given_mask is None:
+            rows = pruned_rows(dense, statistics, outlier_fraction, outlier_score, dtype, budget)
+            given = None
+        else:
+            rows = rows_with_removals(given_mask)
+            given = given_mask if rows is None else given_mask[rows]
         target = dense if rows is None else dense[rows]
         W = target.to(dtype, copy=True)
         if composition.update != "none":
             assert statistics is not None
             W[:, statistics.dead] = 0
-        layer = _layer(W, len(dense), composition, parsed, statistics, block_size, damping, budget)
-        pruned = _prune_rows(W, parsed, layer)
+        layer = prepared_layer(W, c, composition, parsed, statistics, block_size, damping, budget)
+        if composition.update == "alternating":
+            assert statistics is not None
+            P = _shared_resolvent(statistics, layer, alternation)
+            pruned = prune_alternating(W, target, parsed, layer, P, alternation, given)
+        else:
+            pruned = _prune_rows(W, parsed, layer, given)
         if refine_steps:
             assert statistics is not None
             zeros = pruned.mask
             if composition.update != "none":
                 zeros = zeros | statistics.dead
             refine(target, W, zeros, statistics.regular_gram(dtype), refine_steps, budget)
-        result = _beside_outliers(W.to(weight.dtype), rows, dense)
+        result = beside_outliers(W.to(weight.dtype), rows, dense.to(weight.dtype))
         if not _is_finite(result):
             raise PruningError(
                 f"the pruned weight is not finite in {weight.dtype}; use a larger damping"
@@ -146,13 +180,14 @@ def prune_weight(
             error = _relative_error(dense, result, statistics.gram.to(dtype), budget)
     return PruningResult(
         weight=result,
-        mask=_beside_outliers(pruned.mask, rows, torch.zeros_like(dense, dtype=torch.bool)),
+        mask=beside_outliers(pruned.mask, rows, torch.zeros_like(weight, dtype=torch.bool)),
         sparsity=(result.numel() - int(result.count_nonzero())) / result.numel(),
         relative_error=error,
         damping=pruned.damping,
         details={
             "outlier_rows": len(dense) - len(W),
             "rows_solved_directly": pruned.rows_solved_directly,
+            **({} if pruned.kept_start is None else {"kept_start": int(pruned.kept_start)}),
         },
     )
 
@@ -183,84 +218,21 @@ def _is_finite(W: Tensor) -> bool:
     return all(bool(end.isfinite()) for end in W.aminmax())
 
 
-def _pruned_rows(
-    W: Tensor,
-    statistics: InputStatistics | None,
-    alpha: float,
-    score: str,
-    dtype: torch.dtype,
-    budget: int,
-) -> Tensor | None:
-    """Indices of all rows but the ⌈αc⌉ with the largest h_i, ties by index; None for all."""
-    outliers = ceil_count(alpha * len(W))
-    if outliers == 0:
-        return None
-    assert statistics is not None
-    if score == "exact":
-        h = row_energies(W, statistics.gram.to(dtype), budget)
-    else:
-        h = separable_energies(W, statistics.squared_norms.to(dtype), budget)
-    return h.argsort(descending=True, stable=True)[outliers:].sort().values
-
-
-def _beside_outliers(values: Tensor, rows: Tensor | None, outliers: Tensor) -> Tensor:
-    """The whole layer: `values` in the pruned rows, in the others those of `outliers`."""
-    if rows is None:
-        return values.contiguous()
-    return outliers.index_copy(0, rows, values)
-
-
-def _layer(
-    W: Tensor,
-    c: int,
-    method: Method,
-    pattern: Pattern,
-    statistics: InputStatistics | None,
-    block_size: int | None,
-    damping: float,
-    budget: int,
-) -> Layer:
-    """Gather what the walk over the blocks needs: column scales, factor or Gram matrix, B."""
-    if block_size is None:
-        block_size = default_block_size(pattern)
-    if block_size < 1:
-        raise PruningError(f"block_size {block_size} must be at least 1")
-    if isinstance(pattern, SemiStructured):
-        block_size = -(-block_size // pattern.m) * pattern.m
-    columns_at_once = isinstance(pattern, Structured) and method.update == "joint"
-    factor = gram = None
-    if method.needs_factor:
-        assert statistics is not None
-        if columns_at_once:
-            gram = statistics.regular_gram(W.dtype)
-        if not columns_at_once or method.metric == "sparsegpt":
-            factor = statistics.inverse_factor(damping, W.dtype)
-    return Layer(
-        method=method,
-        rows=c,
-        scale=_column_scale(method.metric, W, statistics, factor),
-        factor=factor,
-        G=gram,
-        block_size=block_size,
-        damping=damping,
-        memory_budget=budget,
+def _shared_resolvent(
+    statistics: InputStatistics, layer: Layer, alternation: Alternation
+) -> Tensor:
+    """The matrix of the alternating update; layers that share their inputs share it."""
+    assert layer.G is not None
+    G = layer.G
+    key = (layer.method.metric, layer.damping, alternation.penalty, G.dtype)
+    return statistics.shared(
+        "resolvent", key, lambda: resolvent(G, layer.scale, layer.damping, alternation.penalty)
     )
 
 
-def _column_scale(
-    metric: str, W: Tensor, statistics: InputStatistics | None, factor: InverseFactor | None
-) -> Tensor:
-    """The metric as scales s_j of the score |W_ij|·s_j, (b,)."""
-    if metric == "wanda":
-        assert statistics is not None
-        return statistics.squared_norms.to(W.dtype).sqrt()
-    if metric == "sparsegpt":
-        assert factor is not None
-        return factor.U.diagonal().reciprocal()
-    return W.new_ones(W.shape[1])
-
-
-def _prune_rows(W: Tensor, pattern: Pattern, layer: Layer) -> Pruned:
+def _prune_rows(W: Tensor, pattern: Pattern, layer: Layer, given: Tensor | None) -> Pruned:
+    if given is not None:
+        return prune_given(W, pattern, layer, given)
     if isinstance(pattern, SemiStructured):
         return prune_semi_structured(W, pattern, layer)
     if isinstance(pattern, Structured):

@@ -1,5 +1,8 @@
 """What calibration tells about a layer's inputs."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor
 
@@ -10,6 +13,8 @@ from .precision import exact_matmul
 # Inputs are converted to the accumulation dtype in slices of this many tokens.
 _TOKENS_PER_SLICE = 16384
 
+Shared = TypeVar("Shared")
+
 
 class InputStatistics:
     """Accumulates the Gram matrix G = X Xᵀ of a layer's inputs, or only its diagonal.
@@ -19,6 +24,8 @@ class InputStatistics:
     Args:
         in_features: b, the layer's number of inputs.
         gram: keep the whole matrix (b, b); otherwise only the squared column norms (b,).
+        cross: keep C = (X̄ − X) Xᵀ as well, with X̄ the inputs of the same tokens in the dense
+            model; see `correction`.
         dtype: accumulation dtype, float32 or float64.
         device: where the statistics live.
     """
@@ -28,6 +35,7 @@ class InputStatistics:
         in_features: int,
         *,
         gram: bool = True,
+        cross: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -36,7 +44,8 @@ class InputStatistics:
         self.tokens = 0
         shape = (in_features, in_features) if gram else (in_features,)
         self._sums = torch.zeros(shape, dtype=dtype, device=device)
-        self._factor: tuple[float, InverseFactor] | None = None
+        self._cross = torch.zeros_like(self._sums) if cross else None
+        self._shared: dict[str, tuple[Any, Any]] = {}
 
     @property
     def has_gram(self) -> bool:
@@ -56,6 +65,19 @@ class InputStatistics:
                 "accumulate them with gram=True"
             )
         return self._sums
+
+    @property
+    def cross(self) -> Tensor:
+        """C = (X̄ − X) Xᵀ, (b, b).
+
+        Raises:
+            PruningError: if it was not accumulated.
+        """
+        if self._cross is None:
+            raise PruningError(
+                "the correction needs the dense model's inputs; accumulate them with cross=True"
+            )
+        return self._cross
 
     @property
     def squared_norms(self) -> Tensor:
@@ -79,26 +101,49 @@ class InputStatistics:
         Raises:
             PruningError: if no damping tried makes G positive definite.
         """
-        if self._factor is None or self._factor[0] != damping or self._factor[1].U.dtype != dtype:
-            self._factor = (damping, factorize(self.gram, damping, dtype))
-        return self._factor[1]
+        key = (damping, dtype)
+        return self.shared("factor", key, lambda: factorize(self.gram, damping, dtype))
+
+    def shared(self, kind: str, key: Any, make: Callable[[], Shared]) -> Shared:
+        """What `make` gives, made once for all layers that ask for it with the same key.
+
+        Args:
+            kind: of thing; one of each is kept.
+            key: what it depends on besides these statistics.
+            make: makes it.
+        """
+        if kind not in self._shared or self._shared[kind][0] != key:
+            self._shared.pop(kind, None)
+            self._shared[kind] = (key, make())
+        made: Shared = self._shared[kind][1]
+        return made
 
     @torch.no_grad()
-    def update(self, x: Tensor) -> None:
+    def update(self, x: Tensor, dense: Tensor | None = None) -> None:
         """Add inputs x of shape (..., b); every leading index is one token.
+
+        Args:
+            x: what the layer gets.
+            dense: what it gets for the same tokens in the dense model, if C is accumulated.
 
         Raises:
             PruningError: if the last dimension is not b.
         """
         if x.shape[-1] != self.in_features:
             raise PruningError(f"inputs have {x.shape[-1]} features, expected {self.in_features}")
-        self._factor = None
+        self._shared.clear()
         tokens = x.reshape(-1, self.in_features)
-        for part in tokens.split(_TOKENS_PER_SLICE):
-            X = part.to(device=self._sums.device, dtype=self.dtype)  # (T, b)
+        for start in range(0, len(tokens), _TOKENS_PER_SLICE):
+            part = slice(start, start + _TOKENS_PER_SLICE)
+            X = tokens[part].to(device=self._sums.device, dtype=self.dtype)  # (T, b)
             if self.has_gram:
                 with exact_matmul():
                     self._sums.addmm_(X.T, X)
             else:
                 self._sums += X.square().sum(0)
+            if self._cross is not None:
+                assert dense is not None
+                moved = dense.reshape(-1, self.in_features)[part].to(X) - X
+                with exact_matmul():
+                    self._cross.addmm_(moved.T, X)
         self.tokens += tokens.shape[0]

@@ -44,6 +44,12 @@ COLUMNS = (
     "block_size",
     "damping",
     "refine_steps",
+    "iterations",
+    "penalty",
+    "schedule",
+    "order",
+    "correction",
+    "mask",
     "mask_metric",
     "mask_scope",
     "mask_update",
@@ -65,6 +71,7 @@ _TEXT = {
     *("run", "model", "calibration", "method", "pattern", "metric", "dataset", "source"),
     *("evaluation", "quantization", "model_path", "calibration_source"),
     *("mask_metric", "mask_scope", "mask_update", "outlier_score", "layer", "layer_type"),
+    *("order", "mask"),
 }
 # Of a part's file, besides its numbers.
 _RECORDS = ("spec", "provenance")

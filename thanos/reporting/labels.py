@@ -17,12 +17,15 @@ METHOD_NAMES = {
     "wanda": "Wanda",
     "sparsegpt": "SparseGPT",
     "thanos": "Thanos",
+    "admm": "ADMM",
 }
 # What, beside its name, makes one method another row of a table: all off in the paper's configs.
 _OPTION_TEXTS = {
     "outlier_fraction": "α={:g}",
     "outlier_score": "{} score",
     "refine_steps": "refine {:g}",
+    "order": "{}",
+    "correction": "β={:g}",
 }
 VARIANT_COLUMNS = tuple(_OPTION_TEXTS)
 

@@ -33,6 +33,7 @@ _DATASETS = ("wikitext2", "ptb", "c4")  # the paper's order; others follow by na
 _CONDITIONS = (
     *("calibration", "calibration_source", "calibration_windows"),
     *("evaluation", "model_path", "block_size", "damping", "refine_steps"),
+    *("iterations", "penalty", "schedule", "order", "correction", "mask"),
     *("mask_metric", "mask_scope", "mask_update", "outlier_fraction", "outlier_score"),
     *("context", "source", "quantization"),
 )
@@ -132,7 +133,10 @@ def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
     A model whose weights are quantised for the evaluation is another model: `doc-llama int4`.
     """
     dense = frame["pattern"] == DENSE
-    neutral = {"outlier_fraction": 0.0, "outlier_score": "exact", "refine_steps": 0.0}
+    neutral = {
+        **{"outlier_fraction": 0.0, "outlier_score": "exact", "refine_steps": 0.0},
+        **{"order": "", "correction": 0.0},
+    }
     filled = {
         column: frame[column].mask(dense | frame[column].isna() | (frame[column] == ""), value)
         for column, value in neutral.items()

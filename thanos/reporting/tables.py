@@ -11,7 +11,13 @@ from thanos.reporting import notes
 from thanos.reporting.evidence import SAME_SPARSITY, Evidence
 from thanos.reporting.gate import accuracy_notes, gate_notes
 from thanos.reporting.grid import Block, Cell, Column, Row, Table, mark_best, measured
-from thanos.reporting.labels import VARIANT_COLUMNS, method_label, method_rank, pattern_label
+from thanos.reporting.labels import (
+    VARIANT_COLUMNS,
+    method_label,
+    method_rank,
+    pattern_label,
+    variant_options,
+)
 from thanos.reporting.measures import (
     Measure,
     main_measures,
@@ -135,9 +141,9 @@ class _Comparison:
         if self.rows.empty or (self.rows["quantization"] != "none").any():
             return None
         first = self.rows.iloc[0]
-        pattern, method, alpha, score, refine_steps = key
-        if refine_steps or score != "exact":
-            return None  # published programs have no such options
+        pattern, method, alpha, *_ = key
+        if variant_options(_named(key), without=("outlier_fraction",)):
+            return None  # published programs have none of them
         return self.published.find(
             first["model"], first["model_path"], first["context"], pattern, method, alpha
         )

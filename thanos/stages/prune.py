@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from ..models import (
 )
 from ..models.dense import refuse
 from ..models.sequential import Statistics
+from ..models.source import PrunedBlocks
 from ..opening import dense_folder, open_tokenizer
 from ..provenance import provenance
 from ..pruning import (
@@ -84,7 +86,9 @@ def prune(
         folder, dtype=dtype, trust_remote_code=spec.model.trust_remote_code, finished=finished
     )
     check_layers(spec, model)
-    tokens = 0 if windows is None else windows.numel()
+    size = model.hidden_bytes(0 if windows is None else windows.numel())
+    size *= 2 if spec.correction else 1
+    room = partial(hidden_states, size, place.hidden_budget, work)
     layers = prune_blocks(
         spec,
         place,
@@ -93,7 +97,8 @@ def prune(
         device=device,
         storage_dtype=model.storage_dtype,
         done=tuple(finished.records),
-        hidden=hidden_states(model.hidden_bytes(tokens), place.hidden_budget, work),
+        hidden=room(),
+        dense_hidden=room() if spec.correction else None,
     )
     facts = {
         "spec": spec.to_json(),
@@ -150,13 +155,17 @@ def layer_pruner(
         "block_size": spec.block_size,
         "outlier_fraction": spec.outlier_fraction,
         "refine_steps": spec.refine_steps,
+        "alternation": spec.alternation,
+        "correction": spec.correction,
         "measure_error": spec.layer_errors,
     }
     for key in ("damping", "outlier_score"):  # used by some methods only
         if (value := getattr(spec, key)) is not None:
             options[key] = value
 
-    def prune_layer(weight: torch.Tensor, statistics: InputStatistics | None) -> PruningResult:
+    def prune_layer(
+        weight: torch.Tensor, statistics: InputStatistics | None, **given: Any
+    ) -> PruningResult:
         return prune_weight(
             weight.to(storage_dtype),
             statistics,
@@ -165,6 +174,7 @@ def layer_pruner(
             dtype=getattr(torch, spec.precision),
             memory_budget=memory_budget,
             **options,
+            **given,
         )
 
     return prune_layer
@@ -183,9 +193,9 @@ def data_free_pruner(
     if needed != "none" and spec.rare_experts == "error":
         return None
 
-    def prune_layer(weight: torch.Tensor, _: InputStatistics | None) -> PruningResult:
+    def prune_layer(weight: torch.Tensor, _: InputStatistics | None, **given: Any) -> PruningResult:
         # Outlier rows are chosen by the inputs, so there are none.
-        return prune_weight(weight.to(storage_dtype), None, "magnitude", spec.pattern)
+        return prune_weight(weight.to(storage_dtype), None, "magnitude", spec.pattern, **given)
 
     return prune_layer
 
@@ -193,13 +203,14 @@ def data_free_pruner(
 def prune_blocks(
     spec: PruningSpec,
     place: Place,
-    source: BlockSource,
+    source: PrunedBlocks,
     windows: torch.Tensor | None,
     *,
     device: torch.device,
     storage_dtype: torch.dtype,
     done: Sequence[Sequence[LayerRecord]] = (),
     hidden: list[torch.Tensor] | None = None,
+    dense_hidden: list[torch.Tensor] | None = None,
 ) -> list[LayerRecord]:
     """Prune a model's blocks, streamed or loaded, as a spec says; see `prune_model`.
 
@@ -212,9 +223,11 @@ def prune_blocks(
         storage_dtype: what pruned weights are rounded to.
         done: records of the first blocks, which the source hands out pruned.
         hidden: where hidden states are kept.
+        dense_hidden: where those of the dense model are kept, if they are wanted.
     """
     needed = required_statistics(
-        spec.method, spec.outlier_fraction, spec.refine_steps, spec.outlier_score
+        *(spec.method, spec.outlier_fraction, spec.refine_steps),
+        *(spec.outlier_score, spec.correction),
     )
     return prune_model(
         source,
@@ -226,9 +239,39 @@ def prune_blocks(
         statistics_dtype=getattr(torch, spec.precision),
         skip=spec.skip,
         data_free=data_free_pruner(spec, needed, storage_dtype),
+        order="sublayer" if spec.order == "sublayer" else "block",
+        correction=spec.correction > 0,
+        masks=_masks(spec, place, source),
         done=done,
         hidden=hidden,
+        dense_hidden=dense_hidden,
     )
+
+
+def _masks(spec: PruningSpec, place: Place, source: BlockSource) -> StreamedBlocks | None:
+    """The pruned model whose zeros are removed.
+
+    Raises:
+        UserError: its layers are not those of the model to prune.
+    """
+    if spec.mask is None:
+        return None
+    masks = StreamedBlocks(dense_folder(spec.mask, place))
+    layers, others = (_shapes(each, spec.skip) for each in (source, masks))
+    if different := sorted(layers.items() ^ others.items()):
+        raise UserError(
+            f"the mask in {spec.mask.path} is of another model: layer {different[0][0]} is not the "
+            "same in both"
+        )
+    return masks
+
+
+def _shapes(model: BlockSource, skip: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+    return {
+        name: layer.shape
+        for index, block in enumerate(model.blocks.modules)
+        for name, layer in linear_layers(block, model.blocks.name_of(index), skip).items()
+    }
 
 
 def _causes(

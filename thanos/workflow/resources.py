@@ -1,7 +1,7 @@
 """The memory that a spec's job will take; imports no torch, so that rules can ask as well."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data.sources import evaluation_max_windows
@@ -55,7 +55,8 @@ def plan_pruning(spec: PruningSpec, place: Place, folder: Path, *, on_device: bo
         from ..pruning import required_statistics  # imports torch
 
         statistics = required_statistics(
-            method, spec.outlier_fraction, spec.refine_steps, spec.outlier_score
+            *(method, spec.outlier_fraction, spec.refine_steps),
+            *(spec.outlier_score, spec.correction),
         )
     work = Work(
         windows=calibration.windows if calibration else 0,
@@ -66,6 +67,7 @@ def plan_pruning(spec: PruningSpec, place: Place, folder: Path, *, on_device: bo
         temporaries=_temporaries(spec, statistics),
         precision=8 if spec.precision == "float64" else 4,
         hidden_budget=place.hidden_budget,
+        streams=2 if spec.correction else 1,
     )
     return _planned(folder, work, on_device)
 
@@ -166,11 +168,15 @@ def _elements(folder: Path) -> int:
 
 def _squares(spec: PruningSpec) -> float:
     """Matrices as large as G beside it: see `thanos.pruning` for who keeps what."""
+    if spec.correction:
+        return 2 + _squares(replace(spec, correction=0.0))  # U, and what moves the weights
     if spec.refine_steps:
         return 4  # U, a copy of G, and the system that is solved while it is scaled
     if isinstance(spec.pattern, Structured) and spec.method.update == "joint":
         # G regular, and its kept part three times: as it is, damped, and factorised; perhaps U.
         return 1 + 3 * (1 - spec.pattern.p) ** 2 + (spec.method.metric == "sparsegpt")
+    if spec.method.update == "alternating":
+        return 2 + (spec.method.metric == "sparsegpt")  # G scaled and its U, then P; perhaps U
     return int(spec.method.needs_factor)  # U
 
 
@@ -178,6 +184,8 @@ def _temporaries(spec: PruningSpec, statistics: Statistics) -> int:
     """Matrices as large as W in one segment of rows, without a limit on the segment."""
     if spec.refine_steps:
         return 10  # conjugate gradients
+    if spec.method.update == "alternating":
+        return 8  # the losses of two segments
     if spec.method.scope == "row" and isinstance(spec.pattern, Unstructured):
         return 8  # scores and their order
     return 3 if statistics == "gram" else 1  # the relative error's; the finished mask's
