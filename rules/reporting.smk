@@ -115,7 +115,11 @@ rule suite_report:
     input:
         runs=f"{SUITE}/{layout.RUNS}",
         results=f"{SUITE}/results.csv",
+        layers=f"{SUITE}/layers.csv",
+        windows=f"{SUITE}/windows.csv",
         origin=f"{SUITE}/origin.json",
+        published=PUBLISHED,
+        accuracies=ACCURACIES,
         tables=f"{SUITE}/tables",
         figures=f"{SUITE}/figures",
     output:
@@ -130,4 +134,5 @@ rule suite_report:
         source=code("report"),
     shell:
         'python -m thanos.stages.report --suite "$(dirname {output:q})" --origin {input.origin:q}'
+        " --published {input.published:q} --accuracies {input.accuracies:q}"
         " --output {output:q} > {log:q} 2>&1"

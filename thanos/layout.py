@@ -18,6 +18,7 @@ CHECKPOINT = "checkpoint"
 EVALUATION = "evaluation.json"
 LATENCY = "latency.json"
 RUNS = "runs.json"
+CAPTIONS = "captions.json"  # in the folder of a suite's figures
 
 # What releases before the first specs wrote, which nothing reads any more.
 OLDER = ("runs", "evaluation")

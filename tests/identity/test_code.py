@@ -46,15 +46,15 @@ def before(copied, specs):
 @pytest.fixture
 def package(copied, monkeypatch):
     """The copy, whose source is asked from now on, and as it was afterwards."""
-    content = {file: file.read_text() for file in copied.rglob("*.py")}
+    content = {file: file.read_bytes() for file in copied.rglob("*") if file.is_file()}
     monkeypatch.setattr(code, "PACKAGE", copied)
     forget()
     yield copied
-    for file in copied.rglob("*.py"):
+    for file in filter(Path.is_file, copied.rglob("*")):
         if file not in content:
             file.unlink()
-        elif file.read_text() != content[file]:
-            file.write_text(content[file])
+        elif file.read_bytes() != content[file]:
+            file.write_bytes(content[file])
     forget()
 
 
@@ -141,7 +141,19 @@ CHANGES = [
     ("evaluation/perplexity.py", "PER_CHUNK = 256", "PER_CHUNK = 128", {"corpus"}),
     ("evaluation/zero_shot.py", "fewshot_seed(0)", "fewshot_seed(1)", {"task"}),
     ("reporting/frame.py", "def to_csv(", f"{UNUSED}def to_csv(", set(REPORTING)),
-    ("reporting/tables.py", "def main_table(", f"{UNUSED}def main_table(", {"tabulate"}),
+    (
+        "reporting/tables.py",
+        "def main_table(",
+        f"{UNUSED}def main_table(",
+        {"tabulate", "report"},
+    ),
+    # Templates are part of the package that they lie in.
+    (
+        "reporting/html/report.html.j2",
+        "<h2>Every run</h2>",
+        "<h2>Runs</h2>",
+        {"tabulate", "report"},
+    ),
     ("reporting/figures.py", "def main_figure(", f"{UNUSED}def main_figure(", {"plot"}),
     ("reporting/conditions.py", "_NAMED = 3", "_NAMED = 4", {"collect"}),
     ("testbed/continuations.py", "CHOICES = 4", "CHOICES = 5", {"items", "task", "corpus", "size"}),

@@ -115,6 +115,14 @@ def test_layers(demo_runs: list[Run], results: ResultsFolder) -> None:
     assert len(errors) == 1  # one scale, so that layers can be compared
 
 
+def test_layers_of_one_sparsity_are_drawn_whatever_their_mean_rounds_to(
+    results: ResultsFolder,
+) -> None:
+    layers = [layer(0, kind, 0.1, 0.45) for kind in "abcdefg"]  # the mean is a bit above
+    figure = layer_figure(results.collect([results.run(layers=layers)]).layers, "doc-llama", "2:4")
+    assert figure.axes[-1].get_title() == "sparsity (%)"
+
+
 def test_every_pattern_is_drawn_with_its_own_errors(results: ResultsFolder) -> None:
     runs = [
         results.run(

@@ -1,6 +1,5 @@
 """All tables and figures of a suite from fixtures: the paper's with gaps, an ablation's in full."""
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,14 +8,11 @@ import pytest
 from results_folder import ResultsFolder, layers_of
 
 from thanos.config import Run
-from thanos.reporting.conditions import Conditions
-from thanos.reporting.frame import collect
 from thanos.reporting.heatmap import component_figure
 from thanos.reporting.layer_types import layer_type_table
 from thanos.reporting.published import read_published
 from thanos.reporting.render import to_csv, to_latex, to_markdown, to_terminal
 from thanos.reporting.style import render
-from thanos.reporting.suite_report import CAPTIONS, suite_report
 from thanos.reporting.suite_tables import ablation_tables, comparison_tables
 from thanos.workflow.suites import load_suite
 
@@ -139,28 +135,3 @@ def test_all_tables_of_suites_compile(
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", source.name]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
-
-
-def test_the_report_is_one_page_that_needs_no_network(
-    results: ResultsFolder, tmp_path: Path
-) -> None:
-    run = results.run(made={"source": {"revision": "5eed", "dirty": True}})
-    suite = tmp_path / "suite"
-    for folder in ("tables", "figures"):
-        (suite / folder).mkdir(parents=True)
-    (suite / "figures" / "main.svg").write_text("<svg/>")
-    (suite / "figures" / CAPTIONS).write_text(json.dumps({"main": "What <it> shows."}))
-    conditions = Conditions()
-    frame = collect(map(conditions.add, results.read([run]))).results
-    text = suite_report(suite, "A & B", frame, conditions.origin())
-    assert text.startswith("<!doctype html>")
-    assert "<h1>A &amp; B</h1>" in text
-    assert "What &lt;it&gt; shows." in text
-    assert "5eed, with uncommitted changes" in text
-    assert "torch 2.13.0" in text
-    assert ">Computed on</th><td>device cpu, dtype float32, threads 2</td>" in text
-    assert "cuda" not in text
-    assert "doc-llama (testbed/doc-llama)" in text
-    assert 'src="data:image/svg+xml;base64,' in text
-    assert "http" not in text
-    assert "<script" not in text

@@ -2,18 +2,20 @@
 
 A stage depends on the modules that it imports, directly or not. Each is hashed by its syntax tree
 without comments, docstrings and layout. A package's `__init__` that only passes names on is
-followed to where they are defined, so that a new name in it changes nothing.
+followed to where they are defined, so that a new name in it changes nothing. What else lies in a
+package, templates say, counts as it is.
 """
 
 import ast
 import functools
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
 ROOT = PACKAGE.name
+_MODULES = (".py", ".pyc", ".pyi")
 # These say where and when something is computed and record it. What they import counts only where
 # something else imports it too.
 BOOKKEEPING = tuple(
@@ -41,6 +43,15 @@ def source_hashes(module: str, unused: Collection[str] = ()) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def changed_modules(recorded: Mapping[str, str]) -> list[str]:
+    """Modules that are no longer what they were when a result's record named them."""
+    today: dict[str, str] = {}
+    for name in recorded:
+        if name.startswith(f"{ROOT}.stages."):
+            today |= source_hashes(name)
+    return sorted(name for name, found in recorded.items() if today.get(name) != found)
+
+
 @dataclass(frozen=True)
 class _Source:
     hash: str
@@ -66,9 +77,18 @@ def _source(name: str) -> _Source:
             passed_on[alias] = module
     for node in ast.walk(tree):
         _drop_texts(node)
-    text = ast.dump(tree, include_attributes=False)
-    found = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return _Source(found, tuple(dict.fromkeys(imports)), passed_on)
+    content = hashlib.sha256(ast.dump(tree, include_attributes=False).encode())
+    for beside in _data_of(file):
+        content.update(beside.name.encode() + beside.read_bytes())
+    return _Source(content.hexdigest()[:12], tuple(dict.fromkeys(imports)), passed_on)
+
+
+def _data_of(file: Path) -> list[Path]:
+    """What a package holds beside modules, such as templates: part of the package itself."""
+    if file.name != "__init__.py":
+        return []
+    files = (found for found in file.parent.glob("[!.]*") if found.is_file())
+    return sorted(found for found in files if found.suffix not in _MODULES)
 
 
 def _imported(tree: ast.AST, name: str, is_package: bool) -> Iterator[tuple[str, str | None]]:

@@ -42,8 +42,8 @@ _LIBRARIES = {
     "collect": _FRAMES,
     "continuations": corpus_packages(),
     "plot": (*_FRAMES, "matplotlib", "scipy"),
-    "report": _FRAMES,
-    "tabulate": (*_FRAMES, "scipy"),
+    "report": (*_FRAMES, "jinja2", "scipy"),
+    "tabulate": (*_FRAMES, "jinja2", "scipy"),
     "timing": _TENSORS,
     "train_testbed": (*_TENSORS, "tokenizers", *corpus_packages()),
 }

@@ -133,6 +133,7 @@ def _draw_sparsity(axes: Axes, rows: pd.DataFrame) -> None:
         # Methods often agree to the last weight: side by side, none hides another.
         at = line["block"] + 0.6 * ((index + 0.5) / len(drawn) - 0.5)
         reach = 100 * np.array([line["mean"] - line["min"], line["max"] - line["mean"]])
+        reach = reach.clip(min=0)  # the mean of equal numbers may round past them
         axes.errorbar(
             at, 100 * line["mean"], yerr=reach, elinewidth=0.8, **{**entry.line(), "linestyle": ""}
         )

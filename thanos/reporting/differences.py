@@ -133,14 +133,16 @@ def _cell(
     found: Difference | None = None
     if other is not None and reference is not None:
         found = evidence.difference(other, reference)
-    if found is None:
+    if found is None or other is None or reference is None:
         return Cell()
+    observed = (*other, *reference)
     ratio = math.exp(found.mean)
     percent = 100 * (ratio - 1)
     if math.isnan(found.half_width):
-        return Cell(f"{percent:+.2f}", percent)
+        return Cell(f"{percent:+.2f}", percent, observations=observed)
     half_width = 100 * ratio * found.half_width
-    return Cell(f"{percent:+.2f}", percent, f"{half_width:.2f}", half_width, found.supported)
+    interval = f"{half_width:.2f}"
+    return Cell(f"{percent:+.2f}", percent, interval, half_width, found.supported, observed)
 
 
 def _reference_of(

@@ -1,5 +1,6 @@
 """What pruning costs and what it buys: tables of sizes and of latencies, beside the dense model."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -119,18 +120,21 @@ def latency_table(frame: pd.DataFrame) -> Table:
 
 @dataclass(frozen=True)
 class _Found:
-    """Means over seeds by row key and metric."""
+    """Means over seeds by row key and metric, and the runs of each row."""
 
     values: dict[tuple[tuple[Any, ...], str], float]
+    runs: dict[tuple[Any, ...], dict[str, None]]
 
     @classmethod
     def of(cls, frame: pd.DataFrame, metrics: Iterable[str]) -> "_Found":
-        values = {}
+        values, runs = {}, defaultdict[tuple[Any, ...], dict[str, None]](dict)
         for metric in metrics:
             means = over_seeds(frame[frame["metric"] == metric], list(_ROW_KEYS))
             for row in records(means):
-                values[tuple(row[key] for key in _ROW_KEYS), metric] = row["mean"]
-        return cls(values)
+                key = tuple(row[name] for name in _ROW_KEYS)
+                values[key, metric] = row["mean"]
+                runs[key] |= dict.fromkeys(seen.run for seen in row["observations"])
+        return cls(values, runs)
 
     def value(self, key: tuple[Any, ...], metric: str) -> float | None:
         return self.values.get((key, metric))
@@ -139,7 +143,12 @@ class _Found:
         """A block per model; rows in the order of patterns and methods."""
         keys = sorted({key for key, _ in self.values}, key=_order)
         return tuple(
-            Block(model, tuple(_row(key, cells(key)) for key in keys if key[0] == model))
+            Block(
+                model,
+                tuple(
+                    _row(key, cells(key)).of_runs(self.runs[key]) for key in keys if key[0] == model
+                ),
+            )
             for model in dict.fromkeys(key[0] for key in keys)
         )
 

@@ -1,7 +1,7 @@
 """A table as plain data: what the builders make and the renderers write."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,11 @@ class Cell:
     half_width: float | None = None
     best: bool = False
     observations: tuple[Observation, ...] = ()  # that the number is the mean of
+    runs: tuple[str, ...] = ()  # that a number is from which is no such mean
+
+    def made_of(self) -> tuple[str, ...]:
+        """The runs that the number is from."""
+        return self.runs or tuple(dict.fromkeys(seen.run for seen in self.observations))
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,14 @@ class Row:
 
     labels: tuple[str, ...]
     cells: tuple[Cell, ...]
+
+    def of_runs(self, runs: Iterable[str]) -> "Row":
+        """The same row, all of whose numbers are from these runs."""
+        unique = tuple(dict.fromkeys(runs))
+        filled = (
+            replace(cell, runs=unique) if cell.value is not None else cell for cell in self.cells
+        )
+        return replace(self, cells=tuple(filled))
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ def layer_type_table(layers: pd.DataFrame, axis: str) -> Table | None:
         columns.append(Column(title, method_label(group, (axis,))))
         best = here.loc[here.groupby("layer_type")["relative_error"].idxmin()]
         values = best.set_index("layer_type")[axis]
-        cells.append([_cell(values.get(kind)) for kind in kinds])
+        runs = tuple(rows.loc[(rows[keys] == pd.Series(group)).all(axis=1), "run"].unique())
+        cells.append([_cell(values.get(kind), runs) for kind in kinds])
     if not columns:
         return None
     body = tuple(
@@ -59,5 +60,5 @@ def layer_type_table(layers: pd.DataFrame, axis: str) -> Table | None:
     )
 
 
-def _cell(value: float | None) -> Cell:
-    return Cell() if value is None else Cell(axis_text(float(value)), float(value))
+def _cell(value: float | None, runs: tuple[str, ...]) -> Cell:
+    return Cell() if value is None else Cell(axis_text(float(value)), float(value), runs=runs)

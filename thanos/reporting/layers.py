@@ -33,7 +33,7 @@ def _table(model: str, layers: pd.DataFrame) -> Table:
         cells = (*_errors(rows, kinds), _worst(rows), _sparsity(rows["sparsity"]))
         label = (pattern_label(key["pattern"]).title, method_label(key))
         order = (pattern_label(key["pattern"]), method_rank(key))
-        found.append((order, Row(label, cells)))
+        found.append((order, Row(label, cells).of_runs(rows["run"])))
     body = tuple(row for _, row in sorted(found, key=lambda pair: pair[0]))
     return Table(
         f"layers-{model}",

@@ -1,63 +1,136 @@
-"""The report of a suite: one HTML file with what was run, on what, when and from which revision."""
+"""The report of a suite: one HTML file with its tables, figures and runs, and how each was made."""
 
-import base64
-from collections.abc import Iterable
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from thanos import layout
 from thanos.artifacts import read_json
-from thanos.reporting.html import body_of, page
+from thanos.reporting.grid import Table
+from thanos.reporting.html import File, page, svg_source
 from thanos.reporting.labels import DENSE, method_label, pattern_label
-from thanos.reporting.measures import main_measures, records, with_variants
+from thanos.reporting.measures import records, with_variants
+from thanos.reporting.run_files import Listing
+from thanos.reporting.run_list import run_list
 
-CAPTIONS = "captions.json"
-_STYLE = """
-body { max-width: 78em; margin: 2em auto; padding: 0 1.5em; }
-h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2.2em; }
-section { overflow-x: auto; }
-figure { margin: 1.5em 0; } figcaption { max-width: 60em; color: #444; }
-img { max-width: 100%; }
-table.facts td { text-align: left; white-space: normal; vertical-align: top; }
-details { margin-top: 1em; }
-"""
+_MAIN = "main"
+_KINDS = ("unstructured", "structured", "nm")  # in the names of an ablation's tables
+_TABLE_SUFFIXES = ("csv", "md", "tex", "txt", "html")
+_FIGURE_SUFFIXES = ("svg", "png", "pdf")
+_DATA = ("results.csv", "layers.csv", "windows.csv", "runs.json", "origin.json")
 
 
-def suite_report(suite: Path, title: str, frame: pd.DataFrame, origin: dict[str, Any]) -> str:
-    """The page; tables and figures are those in the suite's folder.
+@dataclass(frozen=True)
+class Commands:
+    """What to type: for the suite as a whole by name, for each run by its name and kind."""
+
+    suite: Mapping[str, str]
+    runs: Mapping[str, Mapping[str, str]]
+
+
+@dataclass
+class _Figure:
+    """A figure of the page, and the sections whose numbers it draws."""
+
+    id: str
+    heading: str
+    caption: str
+    source: str
+    files: list[File]
+    tables: list["_Section"]
+
+
+@dataclass
+class _Section:
+    """A table of the page, the figures below it, and all that draw it."""
+
+    id: str
+    heading: str
+    table: Table | None = None
+    files: list[File] = field(default_factory=list)
+    figures: list[_Figure] = field(default_factory=list)
+    drawn: list[_Figure] = field(default_factory=list)
+
+
+def suite_report(
+    suite: Path,
+    listing: Listing,
+    frame: pd.DataFrame,
+    tables: Sequence[Table],
+    origin: Mapping[str, Sequence[str]],
+    commands: Commands,
+) -> str:
+    """The page. Its links lead to files beside it and elsewhere in the results folder.
 
     Args:
-        suite: with `tables/` and `figures/`.
-        title: of the suite.
+        suite: its folder, with `tables/` and `figures/`.
+        listing: its runs.
         frame: its results, of `collect`.
+        tables: of `suite_tables`, the main one first.
         origin: where its results are from, of `Conditions.origin`.
+        commands: that make it again.
     """
-    tables = sorted((suite / "tables").glob("*.html"), key=_main_first)
-    figures = sorted((suite / "figures").glob("*.svg"), key=_main_first)
-    captions = read_json(suite / "figures" / CAPTIONS)
-    shown = [_figure(file, captions[file.stem]) for file in figures]
-    shown += [f"<section>{body_of(file.read_text(encoding='utf-8'))}</section>" for file in tables]
+    runs = run_list(frame, listing, commands.runs)
     facts = {**_grid(frame), **{name: "; ".join(values) for name, values in origin.items()}}
     return page(
-        title,
-        f"<h1>{escape(title)}</h1>\n<h2>What was run</h2>\n{_facts(facts)}\n"
-        f"<h2>Results</h2>\n{''.join(shown)}\n<h2>Every run</h2>\n{_runs(frame)}\n",
-        _STYLE,
+        "report",
+        title=listing.title,
+        lead=f"{facts['Runs']}.",
+        sections=_sections(suite, listing.title, tables),
+        anchors={row.name: row.id for row in runs.rows},
+        runs=runs,
+        facts=facts,
+        commands=commands.suite,
+        files=[File(name, name) for name in _DATA if (suite / name).is_file()],
     )
 
 
-def _main_first(file: Path) -> tuple[bool, str]:
-    return not file.stem.startswith("main"), file.stem
+def _sections(suite: Path, title: str, tables: Sequence[Table]) -> list[_Section]:
+    """The tables in their order, each figure below the first table that it draws."""
+    sections = []
+    for number, table in enumerate(tables, 1):
+        heading = table.title.removeprefix(title).removeprefix(": ") or "Main table"
+        files = _files(suite, "tables", table.name, _TABLE_SUFFIXES)
+        sections.append(_Section(f"table-{number}", _sentence(heading), table, files))
+    captions = read_json(suite / "figures" / layout.CAPTIONS)
+    for number, name in enumerate(sorted(captions, key=_after_main), 1):
+        draws = [s for s in sections if s.table and _draws(captions[name]["table"], s.table.name)]
+        figure = _Figure(
+            f"figure-{number}",
+            f"Figure {number}",
+            captions[name]["caption"],
+            svg_source(suite / "figures" / f"{name}.svg"),
+            _files(suite, "figures", name, _FIGURE_SUFFIXES),
+            draws,
+        )
+        for section in draws:
+            section.drawn.append(figure)
+        if not draws:
+            draws = [_Section(f"figures-{number}", f"Figure {number}")]
+            sections += draws
+        draws[0].figures.append(figure)
+    return sections
 
 
-def _figure(file: Path, caption: str) -> str:
-    content = base64.b64encode(file.read_bytes()).decode("ascii")
-    return (
-        f'<figure><img alt="{escape(caption)}" src="data:image/svg+xml;base64,{content}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
-    )
+def _draws(drawn: str, table: str) -> bool:
+    """Whether a figure of the numbers that stand in the table `drawn` draws this table."""
+    combined = table == _MAIN and drawn.startswith(f"{_MAIN}-")
+    return combined or table in (drawn, *(f"{drawn}-{kind}" for kind in _KINDS))
+
+
+def _files(suite: Path, folder: str, name: str, suffixes: Iterable[str]) -> list[File]:
+    files = [f"{folder}/{name}.{suffix}" for suffix in suffixes]
+    return [File(Path(file).suffix[1:], file) for file in files if (suite / file).is_file()]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _after_main(name: str) -> bool:
+    return not name.startswith(_MAIN)
 
 
 def _grid(frame: pd.DataFrame) -> dict[str, str]:
@@ -65,7 +138,7 @@ def _grid(frame: pd.DataFrame) -> dict[str, str]:
     runs = with_variants(frame).drop_duplicates("run")
     pruned = runs[runs["pattern"] != DENSE]
     facts = {
-        "Runs": f"{len(runs)}, of which {len(runs) - len(pruned)} of dense models",
+        "Runs": f"{len(runs)} runs, of which {len(runs) - len(pruned)} of dense models",
         "Models": _listed(f"{row['model']} ({row['model_path']})" for row in records(runs)),
         "Methods": _listed(method_label(row) for row in records(runs)),
         "Patterns": _listed(pattern_label(text).title for text in sorted(pruned["pattern"])),
@@ -88,36 +161,3 @@ def _grid(frame: pd.DataFrame) -> dict[str, str]:
 
 def _listed(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))
-
-
-def _facts(facts: dict[str, str]) -> str:
-    rows = "".join(
-        f'<tr><th class="stub">{escape(name)}</th><td>{escape(text)}</td></tr>'
-        for name, text in facts.items()
-    )
-    return f'<table class="facts">{rows}</table>'
-
-
-def _runs(frame: pd.DataFrame) -> str:
-    """All runs with their headline numbers, folded."""
-    measures = main_measures(frame)
-    columns = {
-        measure.title: measure.rows(frame).set_index("run")["value"].map(measure.text)
-        for measure in measures
-    }
-    for metric in ("sparsity", "seconds"):
-        values = frame[frame["metric"] == metric].set_index("run")["value"]
-        columns[metric] = values.map("{:.3g}".format)
-    heads = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    body = "".join(
-        f'<tr><td class="stub">{escape(run)}</td>'
-        + "".join(f"<td>{escape(column.get(run, ''))}</td>" for column in columns.values())
-        + "</tr>"
-        for run in dict.fromkeys(frame["run"])
-    )
-    count = frame["run"].nunique()
-    return (
-        f"<details><summary>{count} runs: <code>runs.json</code> beside this report says where "
-        f"each lies with its spec, records and logs</summary><table><thead><tr>"
-        f'<th class="stub">run</th>{heads}</tr></thead><tbody>{body}</tbody></table></details>'
-    )

@@ -2,22 +2,52 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 
+from thanos.artifacts import verify_text
 from thanos.reporting.ablations import ablation_table
 from thanos.reporting.differences import difference_tables
 from thanos.reporting.efficiency import efficiency_tables
+from thanos.reporting.frame import Collected, from_csv
 from thanos.reporting.grid import Table
 from thanos.reporting.labels import DENSE, pattern_label
 from thanos.reporting.layer_types import layer_type_table
+from thanos.reporting.layers import layer_tables
 from thanos.reporting.measures import Measure, main_measures, task_measures
 from thanos.reporting.published import PublishedTable
 from thanos.reporting.recovery import recovered
+from thanos.reporting.run_files import Listing
 from thanos.reporting.tables import main_table, main_tables
 
 # Options whose best value may differ between attention and MLP, for instance.
 _PER_LAYER_TYPE = ("outlier_fraction", "method.block_size")
+
+
+def read_collected(results: Path, layers: Path, windows: Path) -> Collected:
+    """Read what `collect` found, from the files of `to_csv`, which are checked.
+
+    Raises:
+        UserError: one is missing or damaged.
+    """
+    for file in (results, layers, windows):
+        verify_text(file)
+    return Collected(
+        *(from_csv(file.read_text(encoding="utf-8")) for file in (results, layers, windows))
+    )
+
+
+def suite_tables(
+    listing: Listing,
+    data: Collected,
+    published: PublishedTable | None = None,
+) -> list[Table]:
+    """All tables of a suite: of an ablation where its list of runs names axes."""
+    if listing.axes:
+        return ablation_tables(data.results, data.layers, data.windows, listing.axes, listing.title)
+    tables = comparison_tables(data.results, data.windows, published, listing.title)
+    return [*tables, *layer_tables(data.layers)]
 
 
 def comparison_tables(
@@ -27,14 +57,17 @@ def comparison_tables(
     title: str = "",
 ) -> list[Table]:
     """The tables of a suite that compares methods: quality, differences, recovery, tasks, cost."""
-    tables = [_titled(table, title) for table in main_tables(frame, published, windows)]
+    tables = [
+        _titled(table, title, table.title.partition(": ")[2])
+        for table in main_tables(frame, published, windows)
+    ]
     tables += [_titled(table, title, table.title) for table in difference_tables(frame, windows)]
     shares = recovered(frame)
     for table in main_tables(shares, windows=windows) if main_measures(shares) else []:
-        what = "share of the dense model's quality"
-        tables.append(
-            _titled(replace(table, name=table.name.replace("main", "recovery", 1)), title, what)
-        )
+        name = table.name.replace("main", "recovery", 1)
+        measure = table.title.partition(": ")[2]
+        what = ", ".join(filter(None, ("share of the dense model's quality", measure)))
+        tables.append(_titled(replace(table, name=name), title, what))
     each = task_measures(frame)
     if len(each) > 1 or any(measure.metric != "acc" for measure in each):
         plain = all(measure.metric == "acc" for measure in each)

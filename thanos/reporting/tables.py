@@ -161,7 +161,8 @@ class _Comparison:
                 differences.append(Cell())
             else:
                 percent = 100 * (cell.value / value.perplexity - 1)
-                differences.append(Cell(f"{percent:+.1f}", percent))
+                text = f"{percent:+.1f}"
+                differences.append(Cell(text, percent, observations=cell.observations))
         model = self.rows.iloc[0]["model"]
         return [
             _Filled(Column(self.measure.title, f"{model} published"), values),

@@ -6,7 +6,6 @@ Takes any result: tokens, a pruned model, an evaluation, tables, figures, what o
 Where this tree is not the one that made it, that is said.
 """
 
-import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -17,9 +16,9 @@ from .. import layout
 from ..artifacts import MANIFEST, read_json
 from ..command import parser, run_command
 from ..errors import UserError
-from ..identity.code import source_hashes
+from ..identity.code import changed_modules
 from ..provenance import lock_hash
-from ..workflow.options import line_of
+from ..workflow.commands import by_hand, by_workflow, is_default
 
 _RECORDS = (layout.RECORD, layout.EVALUATION, layout.LATENCY, "metrics.json", "origin.json")
 # The stage that makes what has a spec, by the folder it lies in.
@@ -76,7 +75,7 @@ def explain(result: Path) -> Iterator[str]:
     yield f"  git checkout {revision} && make setup"
     if made["source"]["dirty"]:
         yield "  (the tree had changes beyond that revision, which no command restores)"
-    if changed := _changed(made["fingerprint"]["code"]):
+    if changed := changed_modules(made["fingerprint"]["code"]):
         yield f"  (this tree differs in {', '.join(changed)})"
     if made["lock_sha256"] != lock_hash():
         yield "  (this tree's lock file differs)"
@@ -100,20 +99,11 @@ def _facts(made: dict[str, Any]) -> Iterator[str]:
             yield f"{name:9} " + ", ".join(f"{key} {value}" for key, value in values.items())
 
 
-def _changed(code: dict[str, str]) -> list[str]:
-    """Modules that are no longer what they were."""
-    today: dict[str, str] = {}
-    for name in code:
-        if name.startswith("thanos.stages."):
-            today |= source_hashes(name)
-    return sorted(name for name, found in code.items() if today.get(name) != found)
-
-
 def _commands(file: Path) -> Iterator[str]:
     for folder in file.parents[:2]:
         if (folder / "metrics.json").is_file():
             made = read_json(folder / "metrics.json")
-            yield from ("", "by hand, in one command:", f"  {_by_hand(made, made)}")
+            yield from ("", "by hand, in one command:", f"  {by_hand(made, made)}")
             return
     if file.parent.name == layout.MEASUREMENTS:
         home: Path | None = file.with_suffix("")
@@ -127,7 +117,7 @@ def _commands(file: Path) -> Iterator[str]:
         list_of_runs = home / layout.RUNS
         listed = read_json(list_of_runs, sealed=True) if list_of_runs.is_file() else {}
         target = home.name.removesuffix("-quick")
-        yield from ("", "by the workflow:", f"  {_snakemake(target, home.name, listed, results)}")
+        yield from ("", "by the workflow:", f"  {by_workflow(target, home.name, listed, results)}")
         return
     belongs = list(_lists_with(results, home.name))
     if not belongs:
@@ -137,39 +127,18 @@ def _commands(file: Path) -> Iterator[str]:
         kind, home = layout.EVALUATIONS, results / layout.EVALUATIONS / run[layout.EVALUATIONS]
         file = home / layout.EVALUATION
     target = str((home / _TARGETS.get(kind, "")).relative_to(results.parent))
-    if not _is_default(results):
+    if not is_default(results):
         target = str(results.parent / target)
     yield from ("", "by the workflow:")
-    lines = (_snakemake(target, suite, of, results) for suite, of, _ in belongs)
+    lines = (by_workflow(target, suite, of, results) for suite, of, _ in belongs)
     yield from dict.fromkeys(f"  {line}" for line in lines)
     yield from (
         "",
         "by hand, in one command, a run that has it:",
-        f"  {_by_hand(run, listed)}",
+        f"  {by_hand(run, listed)}",
     )
     yield from ("", "by hand, this stage alone, from its spec:")
     yield f"  {shlex.join(_stage(kind, file, results, run))}"
-
-
-def _by_hand(run: dict[str, Any], listed: dict[str, Any]) -> str:
-    folders = [word for folder in listed.get("config_dir", []) for word in ("--config-dir", folder)]
-    return shlex.join(["python", "-m", "thanos", *folders, *run["overrides"], "output_dir=out"])
-
-
-def _snakemake(target: str, suite: str, listed: dict[str, Any], results: Path) -> str:
-    """The command for a target of a suite, by the name of its folder, as it was listed."""
-    options = ["quick=true"] if suite.endswith("-quick") else []
-    if overrides := listed.get("overrides"):
-        options.append(f"overrides={line_of(overrides)}")
-    if folders := listed.get("config_dir"):
-        options.append(f"config_dir={json.dumps(folders, ensure_ascii=False)}")
-    if not _is_default(results):
-        options.append(f"results={results}")
-    return shlex.join(["snakemake", target, *(["--config", *options] if options else [])])
-
-
-def _is_default(results: Path) -> bool:
-    return results == Path("results").absolute()
 
 
 def _lists_with(results: Path, name: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:

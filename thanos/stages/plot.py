@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from .. import layout
 from ..artifacts import atomic_folder, verify_text, write_json, write_manifest
 from ..command import parser, run_command
 from ..identity.fingerprints import stage_fingerprint
@@ -22,7 +23,6 @@ from ..reporting.labels import DENSE, column_of, pattern_label
 from ..reporting.measures import Measure, main_measures
 from ..reporting.run_files import read_listing
 from ..reporting.style import save
-from ..reporting.suite_report import CAPTIONS
 
 _LOOK = "One colour and marker per method throughout; hollow: with outlier rows."
 _SWEEP = f"Bars are 95% intervals over seeds, the dotted line is the dense model. {_LOOK}"
@@ -39,46 +39,50 @@ _TIMED = ("method.block_size", "calibration.windows", "pattern")
 
 
 def draw(frame: pd.DataFrame, layers: pd.DataFrame, axes: list[str], folder: Path) -> None:
-    """Draw every figure of a suite into `folder`, with their captions in `captions.json`.
+    """Draw every figure of a suite into `folder`; `captions.json` says what each shows.
 
     An ablation of one key gets its metrics, and the pruning time, over it; the grid of components a
     heat map; a comparison of methods gets its metrics by pattern, and every layer's error.
     """
-    captions = {}
-    for name, figure, caption in _figures(frame, layers, axes):
+    drawn = {}
+    for name, figure, table, caption in _figures(frame, layers, axes):
         save(figure, folder, name)
-        captions[name] = caption
-    write_json(folder / CAPTIONS, captions)
+        drawn[name] = {"caption": caption, "table": table}
+    write_json(folder / layout.CAPTIONS, drawn)
 
 
 def _figures(
     frame: pd.DataFrame, layers: pd.DataFrame, axes: list[str]
-) -> Iterator[tuple[str, Figure, str]]:
+) -> Iterator[tuple[str, Figure, str, str]]:
+    """Name, figure, the table that has its numbers (or begins the names of several), caption."""
     measures = main_measures(frame)
     if len(axes) == 1:
         over = axis_title(axes[0])
         for measure in measures:
             name = f"main-{measure.metric}-{measure.dataset}"
             caption = f"{measure.title[:-2].capitalize()} over {over}. {_SWEEP}"
-            yield name, sweep_figure(frame, axes[0], measure), caption
+            yield name, sweep_figure(frame, axes[0], measure), name, caption
         if axes[0] in _TIMED:
             figure = sweep_figure(frame, axes[0], Measure("seconds"))
-            yield "seconds", figure, f"Pruning time over {over}. {_TIME}"
+            yield "seconds", figure, "seconds", f"Pruning time over {over}. {_TIME}"
     elif tuple(map(column_of, axes)) == GRID_AXES:
         for measure in measures:
-            name = f"main-components-{measure.metric}-{measure.dataset}"
-            yield name, component_figure(frame, measure), f"{measure.title[:-2]}: {_GRID}"
+            table = f"main-{measure.metric}-{measure.dataset}"
+            name = table.replace("main", "main-components", 1)
+            figure = component_figure(frame, measure)
+            yield name, figure, table, f"{measure.title[:-2].capitalize()}: {_GRID}"
     if axes:
         return
     for measure in measures:
         name = f"main-{measure.metric}-{measure.dataset}"
-        yield name, main_figure(frame, measure), f"{measure.title[:-2].capitalize()}. {_DOTS}"
+        caption = f"{measure.title[:-2].capitalize()}. {_DOTS}"
+        yield name, main_figure(frame, measure), name, caption
     pruned = layers.dropna(subset=["relative_error"])
     pruned = pruned[pruned["quantization"] == "none"]  # the others were pruned the same way
     for (model, pattern), _ in pruned[pruned["pattern"] != DENSE].groupby(["model", "pattern"]):
         name = f"layers-{model}-{str(pattern).replace(':', '-')}"
         caption = f"{model}, {pattern_label(str(pattern)).title}. {_LAYERS}"
-        yield name, layer_figure(pruned, str(model), str(pattern)), caption
+        yield name, layer_figure(pruned, str(model), str(pattern)), f"layers-{model}", caption
 
 
 def main() -> None:

@@ -7,17 +7,15 @@
 import time
 from pathlib import Path
 
-from ..artifacts import atomic_folder, verify_text, write_manifest
+from ..artifacts import atomic_folder, write_manifest
 from ..command import parser, run_command
 from ..identity.fingerprints import stage_fingerprint
 from ..provenance import provenance
-from ..reporting.frame import from_csv
 from ..reporting.html import to_html
-from ..reporting.layers import layer_tables
 from ..reporting.published import read_published
 from ..reporting.render import to_csv, to_latex, to_markdown, to_terminal
 from ..reporting.run_files import read_listing
-from ..reporting.suite_tables import ablation_tables, comparison_tables
+from ..reporting.suite_tables import read_collected, suite_tables
 
 RENDERERS = {
     "md": to_markdown,
@@ -40,19 +38,9 @@ def main() -> None:
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
     started, found = time.time(), stage_fingerprint("tabulate")
-    files = (given.results, given.layers, given.windows)
-    for file in files:
-        verify_text(file)
-    frame, layers, windows = (from_csv(file.read_text(encoding="utf-8")) for file in files)
-    suite = read_listing(given.runs)
-    if suite.axes:
-        tables = ablation_tables(frame, layers, windows, suite.axes, suite.title)
-    else:
-        published = None
-        if given.published:
-            published = read_published(given.published, given.accuracies)
-        tables = comparison_tables(frame, windows, published, suite.title)
-        tables += layer_tables(layers)
+    data = read_collected(given.results, given.layers, given.windows)
+    published = read_published(given.published, given.accuracies) if given.published else None
+    tables = suite_tables(read_listing(given.runs), data, published)
     with atomic_folder(given.output) as folder:
         for table in tables:
             for suffix, render in RENDERERS.items():
