@@ -40,6 +40,7 @@ def test_a_loaded_model_is_pruned_in_place(name):
     frame = result.to_frame()
     assert len(frame) == len(matrices(model))
     assert {"block", "layer", "rows", "columns", "sparsity", "relative_error"} <= set(frame.columns)
+    assert f"{name} by wanda, 2:4: " in repr(result)
     assert "sparsity 0.500" in repr(result)
     assert "<table" in result._repr_html_()
     assert "model.decoder" in result._repr_html_() or "model.layers" in result._repr_html_()

@@ -49,11 +49,13 @@ class Pruned:
         model: the loaded model, pruned in place; None if a folder was pruned.
         checkpoint: the folder that was written; None if a loaded model was pruned.
         record: what `pruning.json` of a run holds: spec, provenance, all layers.
+        method: what tables would call the method.
     """
 
     model: PreTrainedModel | None
     checkpoint: Path | None
     record: dict[str, Any]
+    method: str
 
     @property
     def sparsity(self) -> float:
@@ -94,9 +96,7 @@ class Pruned:
 
     def _what(self) -> str:
         spec = self.record["spec"]
-        return (
-            f"{Path(spec['model']['path']).name} by {spec['method']['metric']}, {spec['pattern']}"
-        )
+        return f"{Path(spec['model']['path']).name} by {self.method}, {spec['pattern']}"
 
 
 def prune(
@@ -229,7 +229,7 @@ def _prune_loaded(
         "calibration": drawn,
         "provenance": provenance(began, found, place=place, used=used(where, model.dtype)),
     }
-    return Pruned(model, None, record)
+    return Pruned(model, None, record, config.method.label)
 
 
 def _prune_folder(
@@ -256,7 +256,7 @@ def _prune_folder(
             facts = {"spec": spec.calibration.to_json() if spec.calibration else None, **drawn}
             write_windows(tokens, facts, calibration)
         record = stage.prune(spec, place, calibration, checkpoint, work)
-    return Pruned(None, checkpoint, record)
+    return Pruned(None, checkpoint, record, config.method.label)
 
 
 def _spec(config: Config, model: ModelSpec, text: Any) -> PruningSpec:
