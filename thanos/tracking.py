@@ -23,6 +23,7 @@ MODES = ("offline", "online", "disabled")
 PROJECT = "thanos"
 _LAYER_COLUMNS = ["block", "layer", "rows", "columns", "sparsity", "relative_error", "seconds"]
 _SUITE_FILES = ("results.csv", "report.html", "tables", "figures")
+_LONGEST_TAG = 64  # characters; the service refuses a run with a longer one
 _START_SECONDS = 30  # an unreachable server is given up after this
 _FINISH_SECONDS = 120
 _log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def log_run(
         "spec": finished.evaluation["spec"],
         "provenance": {part: record["provenance"] for part, record in finished.records()},
     }
-    tags = tuple(str(finished.columns[key]) for key in ("model", "pattern", "method"))
+    tags = tuple(_tag(str(finished.columns[key])) for key in ("model", "pattern", "method"))
     options = {"project": project, "group": group, "tags": tags}
 
     def write(wandb: Any, run: Any) -> None:
@@ -106,6 +107,11 @@ def log_suite(
         run.log(shown, step=0)
 
     _record(write, mode, directory, id=f"suite-{suite}", job_type="suite", **options)
+
+
+def _tag(text: str) -> str:
+    """A tag as long as the service takes; of a longer one the end, which differs, stays."""
+    return text if len(text) <= _LONGEST_TAG else f"…{text[1 - _LONGEST_TAG :]}"
 
 
 def run_id(name: str) -> str:

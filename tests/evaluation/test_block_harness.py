@@ -236,3 +236,23 @@ def test_generative_tasks_and_groups(model, tokenizer, tasks):
     assert all(score.higher_is_better for score in sums.others.values())
     assert (both.accuracy, both.items, both.version) == (fruit.accuracy, 10, "3.0")
     assert both.subtasks == {"fruit": fruit, "sums": sums}
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("", "its answer '' has no token of its own"),
+        ("x" * 200, "its answer has 200 tokens, the model's context 128"),
+    ],
+)
+def test_an_item_that_cannot_be_scored_is_named(model, tokenizer, answer, fault):
+    harness = BlockHarness(BlocksInMemory(model), copy.deepcopy(tokenizer), ROWS, 0)
+    pairs = [("Apples are", " red"), ("Pears are", answer)]
+    requests = [
+        Instance("loglikelihood", {}, pair, 0, metadata=("fruit", number + 7, 1))
+        for number, pair in enumerate(pairs)
+    ]
+
+    with pytest.raises(UserError, match=f"evaluation.tasks: fruit, item 8: {fault}"):
+        harness.loglikelihood(requests)
+    assert len(harness.loglikelihood(requests[:1])) == 1

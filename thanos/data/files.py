@@ -102,11 +102,22 @@ def check_file(path: Path) -> None:
     """Refuse what is no file.
 
     Raises:
-        UserError: it is a folder, or nothing.
+        UserError: it is a folder, a pipe, or nothing.
     """
     if not path.is_file():
-        kind = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise UserError(f"{path} {kind}; give the path of a text file")
+        raise UserError(f"{path} {_kind(path)}; give the path of a text file")
+
+
+def _kind(path: Path) -> str:
+    """What a path is that is no file."""
+    kinds = {
+        "is a folder, not a file": path.is_dir,
+        "is a pipe, which can be read only once": path.is_fifo,
+        "is a socket": path.is_socket,
+        "is a device": lambda: path.is_char_device() or path.is_block_device(),
+        "is a link to nothing": path.is_symlink,
+    }
+    return next((kind for kind, holds in kinds.items() if holds()), "does not exist")
 
 
 @contextmanager

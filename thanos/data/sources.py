@@ -274,6 +274,14 @@ def _column(column: str, path: Path, number: int, line: str) -> str:
     text = json_object(path, number, line).get(column)
     if not isinstance(text, str):
         raise UserError(f"{path}, line {number}: it has no text {column!r}; fetch the file again")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{path}, line {number}: its {column!r} has half a character (a lone surrogate, "
+                f"place {error.start}); mend or remove the line"
+            ) from error
     return text
 
 

@@ -34,6 +34,14 @@ _ALL = 2**31  # of the requests at once, where lm-eval would cut them into batch
 Request = tuple[Any, list[int], list[int]]  # text, tokens of the context, tokens of the answer
 
 
+class UnscorableError(Exception):
+    """An item whose answer cannot be scored."""
+
+    def __init__(self, texts: tuple[str, str], reason: str) -> None:
+        super().__init__(reason)
+        self.texts = texts
+
+
 class BlockHarness(HFLM):
     """Scores requests as HFLM does, which takes the whole model for every batch of them.
 
@@ -69,6 +77,8 @@ class BlockHarness(HFLM):
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
         """Log-likelihood of every answer after its context, and whether it is the greedy one."""
+        for request in requests:
+            self._check(request)
         order = Collator(
             requests,
             sort_fn=lambda request: (-len(request[1] + request[2]), tuple(request[1] + request[2])),
@@ -84,6 +94,33 @@ class BlockHarness(HFLM):
             for batch, tokens, hidden in zip(group, inputs, states, strict=True):
                 answers += self._answers(order, batch, tokens, hidden)
         return order.get_original(answers)
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """As HFLM does, but an item that cannot be scored is named.
+
+        Raises:
+            UserError: its answer has no tokens, or more than the model can look at.
+        """
+        try:
+            scored: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm)
+        except UnscorableError as error:
+            item = next(request for request in requests if request.args == error.texts)
+            raise UserError(
+                f"evaluation.tasks: {item.task_name}, item {item.doc_id}: {error}; leave the task "
+                "out, or mend the item"
+            ) from error
+        return scored
+
+    def _check(self, request: Request) -> None:
+        texts, _, answer = request
+        if not answer:  # a token of the context has swallowed it, or it is empty
+            raise UnscorableError(texts, f"its answer {texts[1]!r:.80} has no token of its own")
+        if len(answer) > self.max_length:
+            raise UnscorableError(
+                texts, f"its answer has {len(answer)} tokens, the model's context {self.max_length}"
+            )
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate as HFLM does; a model that is not in memory is read once for every token."""

@@ -1,11 +1,14 @@
 """Where the hidden states between blocks lie: on the host, or in mapped files if they are many."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from thanos.errors import UserError, is_full_disk
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +40,37 @@ class MappedStates(list[Tensor]):
     def append(self, states: Tensor) -> None:
         """Add the next batch's."""
         file = self._folder / f"hidden-{len(self):04d}.bin"
-        mapped = torch.from_file(
-            str(file), shared=True, size=states.numel(), dtype=states.dtype
-        ).view(states.shape)
-        file.unlink()
+        try:
+            _reserve(file, states.nbytes)
+            mapped = torch.from_file(
+                str(file), shared=True, size=states.numel(), dtype=states.dtype
+            ).view(states.shape)
+        finally:
+            file.unlink(missing_ok=True)
         super().append(mapped.copy_(states))
 
     def __setitem__(self, batch: Any, states: Any) -> None:
         """Overwrite a batch's in place; shape and dtype stay."""
         self[batch].copy_(states)
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Take the room on the disk now: a mapped file that finds none later ends the process.
+
+    Raises:
+        UserError: there is none.
+    """
+    with file.open("wb") as stream:
+        try:
+            if size:
+                os.posix_fallocate(stream.fileno(), 0, size)
+        except OSError as error:
+            if not is_full_disk(error):
+                raise
+            raise UserError(
+                f"no space left on device for hidden states in {file.parent} ({size:,} bytes more);"
+                " free some, or raise hidden_memory to keep more of them in memory"
+            ) from error
 
 
 def hidden_states(expected_bytes: int, budget: int, folder: Path) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """A folder that one process at a time works in."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -12,6 +13,8 @@ from thanos.errors import UserError
 logger = logging.getLogger(__name__)
 
 _LOCK = "lock"
+# What file systems answer that cannot lock: some network and parallel ones.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 def locked(path: Path, wait: bool) -> IO[str]:
@@ -42,6 +45,13 @@ def locked(path: Path, wait: bool) -> IO[str]:
                 ) from None
             logger.warning("another process is working in %s; waiting for it", path)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                lock.close()
+                raise
+            logger.warning(
+                "the file system of %s has no locks: nothing keeps a second process out of it", path
+            )
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock.fileno()), (path / _LOCK).stat()):
                 return lock
