@@ -19,6 +19,8 @@ class FakeHub:
 
     Attributes:
         gated: ids that answer as a gated model does to a user without access.
+        token: of a user who has access to them.
+        commits: of a repository, where it is to be a certain one; see `commit_of`.
         log: (method, path, Range header) of every request.
         cut: names of files whose first download ends halfway with a broken connection.
         stall: names of files whose first download hangs halfway, for good.
@@ -27,6 +29,8 @@ class FakeHub:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.gated: set[str] = set()
+        self.token: str | None = None
+        self.commits: dict[str, str] = {}
         self.log: list[tuple[str, str, str | None]] = []
         self.cut: set[str] = set()
         self.stall: set[str] = set()
@@ -58,8 +62,8 @@ class FakeHub:
         self.server.server_close()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        path = unquote(urlsplit(request.path).path)
-        self.log.append((request.command, path, request.headers.get("Range")))
+        path = urlsplit(request.path).path  # a revision may hold a quoted slash
+        self.log.append((request.command, unquote(path), request.headers.get("Range")))
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0)).decode()
         described = re.fullmatch(
             r"/api/(models|datasets)/([^/]+/[^/]+?)(?:/(revision|tree|paths-info)/([^/]+)/?(.*))?",
@@ -68,12 +72,16 @@ class FakeHub:
         file = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if described:
             recursive = "recursive=false" not in request.path.lower()
-            self._describe(request, *described.groups(), recursive, body)
+            parts = (part and unquote(part) for part in described.groups())
+            self._describe(request, *parts, recursive, body)
         elif file:
             kind, name, _, filename = file.groups()
-            self._file(request, name, self._folder(kind or "models", name) / filename)
+            self._file(request, name, self._folder(kind or "models", name) / unquote(filename))
         else:
             self._send(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
+
+    def _commit(self, name: str) -> str:
+        return self.commits.get(name) or commit_of(name)
 
     def _folder(self, kind: str, name: str) -> Path:
         return self.folder / kind.strip("/") / name
@@ -83,7 +91,7 @@ class FakeHub:
         if not folder.is_dir():
             self._send(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
             return
-        if revision not in (None, "main", commit_of(name)):
+        if revision not in (None, "main", "refs/convert/parquet", self._commit(name)):
             self._send(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
             return
         if question == "tree" and (folder / part).is_dir():
@@ -96,13 +104,15 @@ class FakeHub:
             return
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         siblings = [{"rfilename": file.relative_to(folder).as_posix()} for file in files]
-        facts = {"id": name, "sha": commit_of(name), "siblings": siblings, "tags": []}
+        facts = {"id": name, "sha": self._commit(name), "siblings": siblings, "tags": []}
         self._send_json(request, {**facts, "private": False, "downloads": 0, "likes": 0})
 
     def _file(self, request, name: str, file: Path) -> None:
-        headers = {"X-Repo-Commit": commit_of(name), "Accept-Ranges": "bytes"}
-        if name in self.gated:
-            self._send(request, 403, b"", {"X-Error-Code": "GatedRepo"})
+        headers = {"X-Repo-Commit": self._commit(name), "Accept-Ranges": "bytes"}
+        given = request.headers.get("Authorization")
+        if name in self.gated and (self.token is None or given != f"Bearer {self.token}"):
+            status = 403 if given else 401
+            self._send(request, status, b"", {"X-Error-Code": "GatedRepo"})
             return
         if not file.is_file():
             self._send(request, 404, b"", {**headers, "X-Error-Code": "EntryNotFound"})

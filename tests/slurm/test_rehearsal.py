@@ -1,0 +1,33 @@
+"""The whole suite of the paper on a real Slurm, from a mirror of a hub laid out like the real one.
+
+360 runs with models of two blocks; hours on two cores.
+"""
+
+import pytest
+from rehearsal.commands import FEWER_WINDOWS, check_suite, offline, snakemake
+from rehearsal.layout import environment, hub_of, lay_out
+
+from thanos.workflow.suites import load_suite
+
+from .conftest import Slurm
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(12 * 3600)]
+
+
+def test_all_of_the_paper(slurm: Slurm, tmp_path) -> None:
+    lay_out(tmp_path / "hub")
+    mirror = str(tmp_path / "mirror")
+    with hub_of(tmp_path / "hub") as hub:
+        variables = environment(hub, tmp_path)
+        chosen = {"suite": "paper", "mirror": mirror}
+        done = snakemake("mirror", tmp_path / "work", variables, "--cores", "1", **chosen)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    overrides = f"{FEWER_WINDOWS} tracking=disabled"
+    chosen = {"mirror": mirror, "overrides": overrides, "keep_checkpoints": "false"}
+    done = snakemake("paper", tmp_path / "work", offline(), profile="slurm", **chosen)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = check_suite(tmp_path / "work", len(load_suite("paper").runs))
+    published = [line for line in table.splitlines() if "published" in line.lower()]
+    assert published, table
