@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 # Bars for a person; plain lines, one per job, for a log.
 PROGRESS = $$([ -t 2 ] && echo --logger rich)
 
-.PHONY: help setup demo check real real-quick test test-slow test-gpu test-slurm test-hub regress lint lock clean
+.PHONY: help setup demo check real real-quick test test-slow test-gpu test-slurm rehearsal test-hub regress lint lock clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,13 +42,16 @@ test: setup  ## run the fast tests
 	@pytest
 
 test-slow: setup  ## run the tests that take longer than a minute
-	@pytest -m slow
+	@pytest -m 'slow and not slurm'
 
 test-gpu: setup  ## run the tests that need a CUDA device
 	@pytest -m gpu
 
 test-slurm: setup  ## run the demo on a real two-node Slurm, with faults; installs Debian's packages
-	@pytest -m slurm -rs
+	@pytest -m 'slurm and not slow' -rs
+
+rehearsal: setup  ## run all of the paper's suite on that Slurm, with models of two blocks; hours
+	@pytest -m 'slurm and slow' -rs
 
 test-hub: setup  ## run the tests that need the Hugging Face hub
 	@pytest -m hub
