@@ -58,4 +58,9 @@ onsuccess:
 
 
 onerror:
-    print("failed:", *failures(RESULTS, STARTED), sep="\n  ", file=sys.stderr)
+    print(
+        "failed:",
+        *failures([RESULTS, MIRROR_FOLDER], STARTED),
+        sep="\n  ",
+        file=sys.stderr,
+    )

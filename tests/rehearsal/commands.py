@@ -50,6 +50,6 @@ def check_suite(folder: Path, runs: int) -> str:
         measured.setdefault(row["run"], set()).add((row["metric"], row["dataset"]))
     assert len(measured) == runs
     tasks = ("winogrande", "openbookqa", "boolq", "piqa", "hellaswag", "arc_easy", "arc_challenge")
-    wanted = {("perplexity", "wikitext2"), *(("accuracy", task) for task in tasks)}
+    wanted = {("perplexity", "wikitext2"), *(("acc", task) for task in tasks)}
     assert all(wanted <= found for found in measured.values())
     return (suite / "tables" / "main.md").read_text()

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from thanos.artifacts import MANIFEST, read_json, verify_manifest, write_manifest
-from thanos.content import cache_folder, file_hash, hash_of_hashes, known_hash
+from thanos.content import (
+    cache_folder,
+    file_hash,
+    hash_of_hashes,
+    known_hash,
+    remember_moved,
+)
 from thanos.errors import UserError, is_full_disk
 from thanos.untrusted import inside, parse_json
 
@@ -118,9 +124,11 @@ def convert(folder: Path, place: Path, trust_remote_code: bool, **facts: str) ->
             try:
                 known = converted_from(place)  # by another process, meanwhile
                 if not (made.is_file() and facts.items() <= known.items()):
-                    _make(folder, work / "model", trust_remote_code, facts)
+                    manifest = _make(folder, work / "model", trust_remote_code, facts)
                     shutil.rmtree(place, ignore_errors=True)
                     (work / "model").rename(place)
+                    for name, file in manifest["files"].items():
+                        remember_moved(place / name, file["sha256"])
             finally:
                 shutil.rmtree(work)
     except OSError as error:
@@ -132,7 +140,10 @@ def convert(folder: Path, place: Path, trust_remote_code: bool, **facts: str) ->
         ) from error
 
 
-def _make(folder: Path, made: Path, trust_remote_code: bool, facts: dict[str, str]) -> None:
+def _make(
+    folder: Path, made: Path, trust_remote_code: bool, facts: dict[str, str]
+) -> dict[str, Any]:
+    """Write all of the model to a folder, and return its manifest."""
     sources = pickle_files(folder)
     size = sum(file.stat().st_size for file in sources) / 2**30
     logger.info(
@@ -145,7 +156,7 @@ def _make(folder: Path, made: Path, trust_remote_code: bool, facts: dict[str, st
         shutil.copyfile(file, made / file.name)
     _write_weights(folder, sources, made, trust_remote_code)
     origin = {"folder": str(folder), "files": {file.name: file_hash(file) for file in sources}}
-    write_manifest(made, {"converted_from": {**origin, **facts}})
+    return write_manifest(made, {"converted_from": {**origin, **facts}})
 
 
 def _place(hashes: Mapping[str, str]) -> Path:
