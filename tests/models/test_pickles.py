@@ -97,7 +97,10 @@ def test_pruned_from_pickles_as_from_safetensors(
     model = tiny("opt")
     model.save_pretrained(tmp_path / "safetensors")
     pickled(model, folder, rename, leave_out, shards)
-    (folder / "vocab.json").write_text("{}")
+    beside = ("vocab.json", "LICENSE", "additional_chat_templates/tool.jinja")
+    (folder / "additional_chat_templates").mkdir()
+    for name in beside:
+        (folder / name).write_text("{}")
     hashes = {file.name: file_hash(file) for file in pickle_files(folder)}
     folder.chmod(0o555)
 
@@ -108,7 +111,7 @@ def test_pruned_from_pickles_as_from_safetensors(
     assert "converting them to safetensors, once" in caplog.text
     expected = pruned_weights(tmp_path / "safetensors", windows, tmp_path / "a")
     assert pruned_weights(made, windows, tmp_path / "b") == expected
-    assert (made / "vocab.json").exists()
+    assert all((made / name).read_text() == "{}" for name in beside)
     load_model(made)  # transformers misses nothing
     manifest = json.loads((made / "manifest.json").read_text())
     assert manifest["converted_from"]["files"] == hashes

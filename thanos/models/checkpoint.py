@@ -13,14 +13,10 @@ from thanos.untrusted import parse_json
 
 from .location import weight_files
 from .safetensors_layout import StoredTensor, copy_with
-from .shards import INDEX, LICENCES, index_of, stored_tensors
+from .shards import CARRIED, INDEX, index_of, stored_tensors
 
 _CONFIGURATIONS = ("config.json", "generation_config.json")
 _FORMATS = ("sparsity_config", "quantization_config")
-_CARRIED = (
-    *("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "*.bpe", "*.vocab"),
-    *("additional_chat_templates/*.jinja", *LICENCES),
-)
 _LEFT = (MANIFEST,)
 
 
@@ -77,7 +73,7 @@ def check_copied(source: Path) -> None:
 
 def _carried(source: Path) -> list[Path]:
     """All that stands beside the weights and belongs to the model."""
-    found = {file for pattern in _CARRIED for file in source.glob(pattern) if file.is_file()}
+    found = {file for pattern in CARRIED for file in source.glob(pattern) if file.is_file()}
     left = {file for file in found if file.name in _LEFT or file.name.endswith(".index.json")}
     return sorted(found - left)
 

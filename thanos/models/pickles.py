@@ -26,6 +26,7 @@ from thanos.errors import UserError, is_full_disk
 from thanos.untrusted import inside, parse_json
 
 from .lock import locked
+from .shards import CARRIED
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,6 @@ PICKLED = "pytorch_model*.bin"
 REFUSED = 3  # status of the process that converts: it has said why in one line
 _SINGLE_FILE = "pytorch_model.bin"
 _INDEX = "pytorch_model.bin.index.json"
-_DESCRIPTIONS = ("*.json", "*.jinja", "*.model", "*.py", "*.txt")
 _NOT_COPIED = ("*.index.json", MANIFEST)  # they say where weights lie
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,7 +77,8 @@ def indexed_files(index: Path) -> list[Path]:
 
 def converted_folder(folder: Path) -> Path | None:
     """Where the safetensors of a folder with pickles are, if they have been made; reads nothing."""
-    hashes = {file.name: known_hash(file) for file in _contents(folder) if file.is_file()}
+    files = [file for file in _contents(folder) if file.is_file()]
+    hashes = {_name(folder, file): known_hash(file) for file in files}
     known = {name: found for name, found in hashes.items() if found}
     place = _place(known)
     return place if len(known) == len(hashes) and (place / MANIFEST).is_file() else None
@@ -96,7 +97,7 @@ def safetensors_folder(folder: Path, trust_remote_code: bool) -> Path:
     for file in pickle_files(folder):
         if not file.is_file():
             raise UserError(f"weight file {file} is missing; copy or download the model again")
-    place = _place({file.name: file_hash(file) for file in _contents(folder)})
+    place = _place({_name(folder, file): file_hash(file) for file in _contents(folder)})
     if not (place / MANIFEST).is_file():
         convert(folder, place, trust_remote_code)
     verify_manifest(place, maker="the same command")
@@ -153,7 +154,9 @@ def _make(
     shutil.rmtree(made, ignore_errors=True)  # of a process that was killed
     made.mkdir()
     for file in _descriptions(folder):
-        shutil.copyfile(file, made / file.name)
+        target = made / _name(folder, file)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, target)
     _write_weights(folder, sources, made, trust_remote_code)
     origin = {"folder": str(folder), "files": {file.name: file_hash(file) for file in sources}}
     return write_manifest(made, {"converted_from": {**origin, **facts}})
@@ -163,12 +166,16 @@ def _place(hashes: Mapping[str, str]) -> Path:
     return cache_folder() / "converted" / hash_of_hashes(hashes)[:32]
 
 
+def _name(folder: Path, file: Path) -> str:
+    return file.relative_to(folder).as_posix()
+
+
 def _contents(folder: Path) -> list[Path]:
     return [*pickle_files(folder), *_descriptions(folder)]
 
 
 def _descriptions(folder: Path) -> list[Path]:
-    found = {file for pattern in _DESCRIPTIONS for file in folder.glob(pattern)}
+    found = {file for pattern in CARRIED for file in folder.glob(pattern)}
     left_out = {file for pattern in _NOT_COPIED for file in folder.glob(pattern)}
     return sorted(file for file in found - left_out if file.is_file())
 

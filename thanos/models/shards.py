@@ -14,6 +14,10 @@ from .safetensors_layout import StoredTensor, read_layout
 INDEX = "model.safetensors.index.json"
 # What may stand beside weights and must go with them.
 LICENCES = ("LICEN[SC]E*", "NOTICE*", "COPYING*", "USE_POLICY*")
+CARRIED = (
+    *("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "*.bpe", "*.vocab"),
+    *("additional_chat_templates/*.jinja", *LICENCES),
+)
 _SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
 
 
