@@ -119,6 +119,8 @@ NO_SAFETENSORS = {
     "the same place": encoded({"v": tensor(), "w": tensor()}, 8),
     "hole": encoded({"v": tensor(), "w": tensor(offsets=[12, 20])}, 20),
     "first tensor not at the beginning": encoded({"w": tensor(offsets=[4, 12])}, 12),
+    "half a character in a name": encoded({"\ud800": tensor()}, 8),
+    "half a character in the metadata": encoded({"__metadata__": {"a": "\ud800 udc00"}}, 0),
     "metadata is a list": encoded({"__metadata__": []}, 0),
     "metadata is null": encoded({"__metadata__": None}, 0),
     "metadata of numbers": encoded({"__metadata__": {"version": 1}}, 0),

@@ -5,6 +5,7 @@ offsets of each tensor) and the tensors' bytes. Nothing that a header says is be
 Nothing here imports torch: the memory plan reads shapes before anything heavy is loaded.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -98,6 +99,7 @@ def parse_header(file: Path, text: str) -> Header:
     encoded = text.encode()
     head = len(encoded).to_bytes(_LENGTH_BYTES, "little") + encoded
     values = parse_json(text, unique=True)
+    json.dumps(values, ensure_ascii=False).encode()  # half a character, which is no UTF-8
     if not isinstance(values, dict):
         raise ValueError("header is no JSON object")
     metadata = values.pop(METADATA, {})
