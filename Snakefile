@@ -38,18 +38,6 @@ rule ablations:
         [suite_products(name) for name in SUITES if name.startswith("ablation-")],
 
 
-# A dry run has no start: at its end it says how long the suites would take.
-def announce():
-    if workflow.dryrun:
-        tell_absent()
-        if watch := watched():
-            watch.announce()
-
-
-if workflow.is_main_process:
-    atexit.register(announce)
-
-
 onsuccess:
     for _watch in WATCHES:
         _watch.end()

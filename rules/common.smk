@@ -285,3 +285,15 @@ def suite_products(name):
         return [str(folder / made) for made in names]
 
     return products
+
+
+# A dry run has no start: at its end it says how long the suites would take.
+def announce():
+    if workflow.dryrun:
+        tell_absent()
+        if watch := watched():
+            watch.announce()
+
+
+if workflow.is_main_process:
+    atexit.register(announce)
