@@ -58,7 +58,7 @@ def test_the_batch_size_does_not_matter(model, windows, batch_size):
 
 def test_neither_does_the_chunking_of_positions(model, windows, monkeypatch):
     whole = perplexity(model, windows)
-    monkeypatch.setattr(module, "POSITIONS_PER_CHUNK", 5)
+    monkeypatch.setattr(module, "POSITIONS_PER_SLICE", 5)
     assert perplexity(model, windows) == whole
 
 

@@ -138,7 +138,7 @@ CHANGES = [
         f"{UNUSED}from .replay import",
         {"corpus", "task"},
     ),
-    ("evaluation/perplexity.py", "PER_CHUNK = 256", "PER_CHUNK = 128", {"corpus"}),
+    ("evaluation/perplexity.py", "ahead = 1", "ahead = 2", {"corpus"}),
     ("evaluation/zero_shot.py", "fewshot_seed(0)", "fewshot_seed(1)", {"task"}),
     ("reporting/frame.py", "def to_csv(", f"{UNUSED}def to_csv(", set(REPORTING)),
     (
@@ -181,7 +181,7 @@ def test_a_new_import_is_followed(before, package, specs):
     """Also one inside a function, relative or not, through a package that passes the name on."""
     (package / "pruning" / "fresh.py").write_text("VALUE = 1\n")
     line = "        from ..pruning.fresh import VALUE\n\n"
-    loop = "        for row in batch:\n"
+    loop = "        losses.append(loss)\n"
     edit(package, "evaluation/perplexity.py", loop, f"{line}{loop}")
     assert changed(before, specs) == {"corpus"}
     assert "thanos.pruning.fresh" in fingerprint(specs["corpus"], Place()).code

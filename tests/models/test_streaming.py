@@ -83,11 +83,26 @@ def test_streamed_pruning_is_that_in_memory(any_model, windows, folder, tmp_path
 def test_streamed_logits_are_the_models_own(any_model, windows, folder):
     any_model.save_pretrained(folder)
 
-    logits = list(logits_by_blocks(StreamedBlocks(folder), windows, 2, "cpu"))
+    logits = logits_by_blocks(StreamedBlocks(folder), windows, 2, "cpu")
+    found = torch.stack([torch.cat(list(slices)) for slices in logits])
 
     with torch.no_grad():
         expected = [any_model(input_ids=batch).logits for batch in windows.split(2)]
-    assert all(torch.equal(*pair) for pair in zip(logits, expected, strict=True))
+    assert torch.equal(found, torch.cat(expected))
+
+
+def test_large_logits_come_in_slices(any_model, windows, folder, monkeypatch):
+    """Of a few positions each, and the same to rounding: the head sees fewer rows at a time."""
+    any_model.save_pretrained(folder)
+    monkeypatch.setattr("thanos.models.forward.LOGITS_AT_ONCE", 0)
+    monkeypatch.setattr("thanos.models.forward.POSITIONS_PER_SLICE", 5)
+
+    logits = [list(s) for s in logits_by_blocks(StreamedBlocks(folder), windows, 2, "cpu")]
+
+    with torch.no_grad():
+        expected = any_model(input_ids=windows).logits
+    assert {len(piece) for slices in logits for piece in slices[:-1]} == {5}
+    torch.testing.assert_close(torch.stack([torch.cat(slices) for slices in logits]), expected)
 
 
 def test_tokens_of_another_vocabulary_are_refused(tiny, folder):
@@ -106,7 +121,7 @@ def test_a_model_of_a_single_block(custom, tiny, windows, folder, family):
 
     (logits,) = logits_by_blocks(StreamedBlocks(folder), windows[:1], 1, "cpu")
 
-    assert torch.equal(logits, model(input_ids=windows[:1]).logits)
+    assert torch.equal(torch.cat(logits), model(input_ids=windows[:1]).logits[0])
 
 
 def test_buffers_are_those_of_an_opened_model(any_model, folder):

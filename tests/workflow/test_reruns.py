@@ -95,8 +95,8 @@ SOURCES = [
     ),
     (
         "evaluation/perplexity.py",
-        "POSITIONS_PER_CHUNK = 256",
-        "POSITIONS_PER_CHUNK = 128",
+        "ahead = 1",
+        "ahead = 1 + 0",
         {"evaluate": 4, **REPORTING},
     ),
 ]

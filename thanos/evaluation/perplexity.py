@@ -8,9 +8,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import UserError
-
-# Positions whose logits are widened to float32 at a time: 256 x 128k vocabulary is 128 MiB.
-POSITIONS_PER_CHUNK = 256
+from ..models.forward import POSITIONS_PER_SLICE
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,10 @@ def perplexity(
     """
     device = next(model.parameters()).device
 
-    def logits() -> Iterator[torch.Tensor]:
+    def logits() -> Iterator[Iterable[torch.Tensor]]:
         for batch in tqdm(windows.split(batch_size), desc="perplexity", leave=False, disable=None):
-            yield model(input_ids=batch.to(device), use_cache=False).logits  # (B, T, V)
+            rows = model(input_ids=batch.to(device), use_cache=False).logits  # (B, T, V)
+            yield from (row.split(POSITIONS_PER_SLICE) for row in rows)
 
     training = model.training
     model.eval()
@@ -55,11 +54,13 @@ def perplexity(
 
 
 @torch.inference_mode()
-def perplexity_of_logits(logits: Iterable[torch.Tensor], windows: torch.Tensor) -> PerplexityResult:
+def perplexity_of_logits(
+    logits: Iterable[Iterable[torch.Tensor]], windows: torch.Tensor
+) -> PerplexityResult:
     """The perplexity that a model's logits give, however they were computed.
 
     Args:
-        logits: (B, T, V) of one batch of windows after the other.
+        logits: of one window after the other, each in slices (t, V) of its positions in order.
         windows: (n, T) token ids.
 
     Raises:
@@ -71,29 +72,27 @@ def perplexity_of_logits(logits: Iterable[torch.Tensor], windows: torch.Tensor) 
             f"perplexity: {count} windows of {seqlen} tokens; needs one of at least two"
         )
     losses: list[float] = []
-    for batch in logits:
-        for row in batch:
-            loss = _mean_next_token_loss(row, windows[len(losses)].to(row.device))
-            if not math.isfinite(loss):
-                raise UserError(
-                    f"perplexity: the loss of window {len(losses)} is {loss}; "
-                    "the model's weights or activations overflow, try float32 or bfloat16"
-                )
-            losses.append(loss)
+    for slices in logits:
+        loss = _mean_next_token_loss(slices, windows[len(losses)])
+        if not math.isfinite(loss):
+            raise UserError(
+                f"perplexity: the loss of window {len(losses)} is {loss}; "
+                "the model's weights or activations overflow, try float32 or bfloat16"
+            )
+        losses.append(loss)
     mean = math.fsum(losses) / count
     return PerplexityResult(_exponent(mean), mean, count, seqlen, tuple(losses))
 
 
-def _mean_next_token_loss(logits: torch.Tensor, tokens: torch.Tensor) -> float:
-    """Mean of -log p(tokens[t + 1] | tokens[..t]); logits (T, V), tokens (T,)."""
-    losses = [
-        torch.nn.functional.cross_entropy(predicted.float(), target, reduction="none")
-        for predicted, target in zip(
-            logits[:-1].split(POSITIONS_PER_CHUNK),
-            tokens[1:].split(POSITIONS_PER_CHUNK),
-            strict=True,
-        )
-    ]
+def _mean_next_token_loss(logits: Iterable[torch.Tensor], tokens: torch.Tensor) -> float:
+    """Mean of -log p(tokens[t + 1] | tokens[..t]); logits in slices (t, V), tokens (T,)."""
+    losses: list[torch.Tensor] = []
+    ahead = 1
+    for piece in logits:
+        target = tokens[ahead : ahead + len(piece)].to(piece.device)
+        predicted = piece[: len(target)].float()  # nothing follows the last token
+        losses.append(torch.nn.functional.cross_entropy(predicted, target, reduction="none"))
+        ahead += len(piece)
     return torch.cat(losses).cpu().double().mean().item()  # MPS has no float64
 
 

@@ -15,6 +15,8 @@ from .source import BlockSource
 
 # Logits of so many positions at a time: 256 x 128k vocabulary in float32 is 128 MiB.
 POSITIONS_PER_SLICE = 256
+# Those of a batch are computed together as long as they take no more.
+LOGITS_AT_ONCE = 256 * 2**20  # bytes
 
 
 @torch.no_grad()
@@ -56,8 +58,11 @@ def logits_by_blocks(
     batch_size: int,
     device: torch.device | str,
     hidden: list[Tensor] | None = None,
-) -> Iterator[Tensor]:
-    """Yield the logits (B, T, V) of each batch of windows, bit for bit the whole model's.
+) -> Iterator[Iterable[Tensor]]:
+    """Yield the logits of one window after the other, each in slices (t, V) of its positions.
+
+    Bit for bit the whole model's, where those of a batch fit into `LOGITS_AT_ONCE`. Otherwise the
+    head sees 256 positions at a time, and a library may round its last bits otherwise.
 
     Args:
         source: of the blocks; it keeps nothing of them.
@@ -69,8 +74,14 @@ def logits_by_blocks(
     batches = windows.split(batch_size)
     hidden = states_by_blocks(source, batches, device, hidden)
     model = source.model
+    vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
     for batch, states in zip(batches, hidden, strict=True):
-        yield finish(model, source.blocks, batch, states)
+        if batch.numel() * vocabulary * states.element_size() <= LOGITS_AT_ONCE:
+            for row in finish(model, source.blocks, batch, states):
+                yield row.split(POSITIONS_PER_SLICE)
+        else:
+            for ids, their in zip(batch, states, strict=True):
+                yield logits_of_positions(source, ids, their)
 
 
 @torch.no_grad()
