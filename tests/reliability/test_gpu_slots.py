@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from thanos.workflow.gpus import visible_gpus
+from thanos.errors import UserError
+from thanos.workflow.gpus import claim_gpu, name_locks, visible_gpus
 
 JOB = """
 import os, sys, time
@@ -63,9 +64,49 @@ def test_a_killed_job_gives_its_gpu_back(job):
     assert second.communicate(timeout=30)[0].startswith("0 ")
 
 
-def test_a_cluster_assigns_gpus_itself(job):
-    said = job(0, SLURM_JOB_ID="17").communicate()[0]
-    assert said.startswith("None 0,3 ")
+def test_jobs_within_an_allocation_share_out_its_gpus(job):
+    """Those of another allocation, on another node or of other GPUs, are not waited for."""
+    given = {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "17"}
+    jobs = [job(1, **given), job(1, **given), job(1, **{**given, "SLURM_JOB_ID": "18"})]
+    taken = [one.stdout.readline().split() for one in jobs]
+    assert {gpu for gpu, *_ in taken[:2]} == {"0", "1"}
+    assert taken[2][0] == "0"
+    last = min(float(one.stdout.readline()) for one in jobs[:2])
+    assert float(taken[2][2]) < last
+
+
+def test_locks_follow_no_links_and_lie_in_a_folder_of_ones_own(job, tmp_path, monkeypatch):
+    victim, locks = tmp_path / "victim", tmp_path / "locks"
+    victim.write_text("precious")
+    locks.mkdir(mode=0o700)
+    (locks / f"{os.uname().nodename}-all-0.lock").symlink_to(victim)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("thanos.workflow.gpus._held", [])
+
+    def refused(folder, why):
+        monkeypatch.setenv("THANOS_GPU_LOCKS", str(folder))
+        with pytest.raises(UserError, match=why):
+            claim_gpu()
+
+    refused(locks, "cannot be opened")
+    assert victim.read_text() == "precious"
+    (tmp_path / "link").symlink_to(locks)
+    refused(tmp_path / "link", "not this user's own folder")
+    locks.chmod(0o777)
+    refused(locks, "not this user's own folder")
+
+    monkeypatch.delenv("THANOS_GPU_LOCKS")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    name_locks()
+    assert claim_gpu() == "0"
+    (lock,) = (tmp_path / "run" / "thanos" / "gpus").iterdir()
+    assert lock.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_gpus_of_a_slurm_job_that_names_them_itself(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("SLURM_JOB_GPUS", "2,3")
+    assert visible_gpus() == ["2", "3"]
 
 
 @pytest.mark.parametrize(("value", "gpus"), [("", []), ("-1", []), ("GPU-5a, 1", ["GPU-5a", "1"])])
