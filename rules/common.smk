@@ -26,7 +26,6 @@ from thanos import layout
 from thanos.config.grammar import written
 from thanos.identity.fingerprints import stage_fingerprint
 from thanos.identity.spec import ID
-from thanos.workflow import resources
 from thanos.errors import UserError
 from thanos.testbed.continuations import TESTBED_TASK
 from thanos.workflow.catalog import Catalog, things_of
@@ -37,7 +36,9 @@ from thanos.workflow.gpus import name_locks, visible_gpus
 from thanos.paths import PROJECT, SOURCE
 from thanos.workflow.hub import wanted
 from thanos.workflow.machine import total_memory
+from thanos.workflow.needs import needs_of, threads_of
 from thanos.workflow.options import decoded, overrides_of, texts_of
+from thanos.workflow.resources import Machine
 from thanos.workflow.speed import machine_speed
 from thanos.workflow.suite_files import suite_files, sweeps_of
 from thanos.workflow.warm import start_warm_process
@@ -68,13 +69,14 @@ COMPOSED = OVERRIDES if MIRROR is None else [*OVERRIDES, written("mirror", MIRRO
 CHOSEN = config.get("suite", "demo")  # of the targets that look at one
 THREADS = int(config.get("threads", 1))
 GPUS = int(config.get("gpus", 0))
-SNAKEMAKE_MB = 400  # of the two Snakemake processes inside a cluster's job
-
-# Where jobs run. What a cluster's nodes have is not known here.
+# Where jobs run. What a cluster's nodes have is not known here; on one machine its memory limits
+# which jobs run beside each other.
 if workflow.local_exec:
-    MACHINE = resources.Machine(total_memory(), bool(visible_gpus()))
+    MACHINE = Machine(total_memory(), bool(visible_gpus()), 0)
+    if "mem_mb" not in workflow.global_resources:
+        workflow.register_resource("mem_mb", MACHINE.memory // 2**20)
 else:
-    MACHINE = resources.Machine(int(config.get("node_mb", 64000)) * 2**20, GPUS > 0)
+    MACHINE = Machine(int(config.get("node_mb", 64000)) * 2**20, GPUS > 0, GPUS)
 
 CATALOG = Catalog(COMPOSED, QUICK, tuple(FOLDERS), models_dir=RESULTS / layout.MODELS)
 SUITES = sorted(suite_files(FOLDERS))
@@ -158,22 +160,41 @@ def code(stage):
     return lambda wildcards: stage_fingerprint(stage).parameters()
 
 
-def memory(needed, kind, wildcard):
-    """MiB that a job takes by the memory plan of its model; more with every attempt."""
+def needs(kind, wildcard):
+    """Resources of the rule that makes a kind of thing, each more with every attempt.
 
-    def megabytes(wildcards, attempt):
+    Memory by the plan of its model, GPUs that a cluster is asked for; on one machine see
+    `thanos.device`.
+    """
+
+    def asked(name):
+        def amount(wildcards, attempt):
+            found = thing(kind, wildcards[wildcard])
+            with told():
+                needed = needs_of(found.spec, found.place, MACHINE, attempt)
+            return getattr(needed, name)
+
+        return amount
+
+    return {name: asked(name) for name in ("mem_mb", "runtime", "gpu")}
+
+
+def share_of_cores(kind, wildcard):
+    """Threads of a job: what is asked for, or its share of this machine's cores.
+
+    As many jobs share them as are of the kind and fit into the memory together.
+    """
+
+    def threads(wildcards):
+        cores = workflow.resource_settings.cores
+        if "threads" in config or not workflow.local_exec or not cores:
+            return THREADS
         found = thing(kind, wildcards[wildcard])
         with told():
-            return attempt * (SNAKEMAKE_MB + needed(found.spec, found.place, MACHINE))
+            needed = needs_of(found.spec, found.place, MACHINE)
+        return threads_of(needed, MACHINE, cores, CATALOG.count(kind))
 
-    return megabytes
-
-
-def gpus(kind, wildcard):
-    """GPUs that a job asks a cluster for; on one machine see `thanos.device`."""
-    return lambda wildcards: (
-        0 if thing(kind, wildcards[wildcard]).place.device == "cpu" else GPUS
-    )
+    return threads
 
 
 def all_cores(_):

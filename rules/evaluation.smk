@@ -16,11 +16,9 @@ rule evaluate:
         f"{EVALUATION}/logs/evaluate.tsv"
     conda:
         "../envs/thanos.yaml"
-    threads: THREADS
+    threads: share_of_cores(layout.EVALUATIONS, "evaluation")
     resources:
-        mem_mb=memory(resources.evaluation_mb, layout.EVALUATIONS, "evaluation"),
-        runtime=lambda wildcards, attempt: 240 * attempt,
-        gpu=gpus(layout.EVALUATIONS, "evaluation"),
+        **needs(layout.EVALUATIONS, "evaluation"),
     params:
         **of(layout.EVALUATIONS, "evaluation"),
         parts=lambda wildcards, output: str(RESULTS / layout.MEASUREMENTS),
@@ -46,7 +44,7 @@ rule efficiency:
         "../envs/thanos.yaml"
     threads: all_cores
     resources:
-        mem_mb=memory(resources.latency_mb, layout.LATENCIES, "latency"),
+        **needs(layout.LATENCIES, "latency"),
     params:
         **of(layout.LATENCIES, "latency"),
     shell:

@@ -18,11 +18,9 @@ rule prune:
         f"{PRUNED}/logs/prune.tsv"
     conda:
         "../envs/thanos.yaml"
-    threads: THREADS
+    threads: share_of_cores(layout.PRUNED, "pruned")
     resources:
-        mem_mb=memory(resources.pruning_mb, layout.PRUNED, "pruned"),
-        runtime=lambda wildcards, attempt: 240 * attempt,
-        gpu=gpus(layout.PRUNED, "pruned"),
+        **needs(layout.PRUNED, "pruned"),
     params:
         **of(layout.PRUNED, "pruned"),
     shell:

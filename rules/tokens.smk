@@ -12,6 +12,8 @@ rule calibration:
         f"{CALIBRATION}-logs/calibration.tsv"
     conda:
         "../envs/thanos.yaml"
+    resources:
+        **needs(layout.CALIBRATION, "calibration"),
     params:
         **of(layout.CALIBRATION, "calibration"),
     shell:
@@ -30,6 +32,8 @@ rule evaluation_windows:
         f"{WINDOWS}-logs/windows.tsv"
     conda:
         "../envs/thanos.yaml"
+    resources:
+        **needs(layout.WINDOWS, "windows"),
     params:
         **of(layout.WINDOWS, "windows"),
     shell:

@@ -24,10 +24,12 @@ VOCABULARY = 256
 SHARD_BLOCKS = 4
 
 
-def write_llama(folder: Path, tokenizer_of: Path, hidden: int, blocks: int) -> int:
+def write_llama(
+    folder: Path, tokenizer_of: Path, hidden: int, blocks: int, vocabulary: int = VOCABULARY
+) -> int:
     """Write a random LLaMA in bfloat16, some blocks per shard, and return its size in bytes."""
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=hidden * 11 // 4,
         num_hidden_layers=blocks,
@@ -38,8 +40,10 @@ def write_llama(folder: Path, tokenizer_of: Path, hidden: int, blocks: int) -> i
     )
     folder.mkdir()
     config.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / name).write_bytes((tokenizer_of / name).read_bytes())
+    (folder / "tokenizer.json").write_bytes((tokenizer_of / "tokenizer.json").read_bytes())
+    described = json.loads((tokenizer_of / "tokenizer_config.json").read_text())
+    described["eos_token"] = "Ā"  # byte 0, of which no text has any; tasks need one before a text
+    (folder / "tokenizer_config.json").write_text(json.dumps(described))
     with torch.device("meta"):
         shapes = {
             n: p.shape for n, p in AutoModelForCausalLM.from_config(config).state_dict().items()

@@ -142,6 +142,10 @@ class Catalog:
         runs = (replace(run, place=replace(run.place, models_dir=where)) for run in suite.runs)
         return replace(suite, runs=tuple(runs))
 
+    def count(self, kind: str) -> int:
+        """How many things of a kind the suites have that were asked for so far."""
+        return sum(of == kind for of, _ in self._things)
+
     def loaded(self) -> list[Suite]:
         """The suites that were asked for so far."""
         return list(self._suites.values())

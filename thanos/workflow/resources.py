@@ -5,7 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data.sources import evaluation_max_windows
-from ..identity import EvaluationSpec, LatencySpec, ModelSpec, Place, PruningSpec, WindowsSpec
+from ..identity import (
+    EvaluationSpec,
+    LatencySpec,
+    ModelSpec,
+    Place,
+    PruningSpec,
+    WindowsSpec,
+)
 from ..models.evaluation_plan import EvaluationPlan, Scoring, plan_evaluation
 from ..models.location import cached_folder, weight_files
 from ..models.memory_plan import MIB, MemoryPlan, Statistics, Work, plan_memory
@@ -16,6 +23,7 @@ from ..pruning.patterns import Structured, Unstructured
 _PROGRAM = 800 * MIB  # interpreter and libraries
 _TOKENS_PER_ITEM = 1024  # of a task: all of its requests
 _MOST_WINDOWS = 300  # of a corpus that does not say how many
+_TOKENS_MB = 1000
 # Where the model is not on this machine, so that nothing is known of it.
 _UNKNOWN_MB = {"prune": 16000, "evaluate": 16000, "efficiency": 32000}
 
@@ -27,10 +35,12 @@ class Machine:
     Attributes:
         memory: bytes that a job may take there.
         gpus: whether it has one.
+        gpus_per_job: that a job asks a cluster for.
     """
 
     memory: int
     gpus: bool
+    gpus_per_job: int = 0
 
     def computes_on_gpu(self, place: Place) -> bool:
         """Whether a job at this place computes on an accelerator there."""
@@ -72,13 +82,18 @@ def plan_pruning(spec: PruningSpec, place: Place, folder: Path, *, on_device: bo
     return _planned(folder, work, on_device)
 
 
+def tokens_mb() -> int:
+    """`mem_mb` of drawing or cutting windows; texts are read as a stream."""
+    return _TOKENS_MB
+
+
 def pruning_mb(spec: PruningSpec, place: Place, machine: Machine) -> int:
     """`mem_mb` of a pruning job.
 
     Raises:
         UserError: the model on this machine is not usable.
     """
-    folder = _folder(spec.model, place)
+    folder = model_folder(spec.model, place)
     if folder is None:
         return _UNKNOWN_MB["prune"]
     plan = plan_pruning(spec, place, folder, on_device=machine.computes_on_gpu(place))
@@ -123,7 +138,7 @@ def evaluation_mb(spec: EvaluationSpec, place: Place, machine: Machine) -> int:
     Raises:
         UserError: the model on this machine is not usable.
     """
-    folder = _folder(spec.base, place)
+    folder = model_folder(spec.base, place)
     if folder is None:
         return _UNKNOWN_MB["evaluate"]
     plan = plan_scoring(spec, place, folder, on_device=machine.computes_on_gpu(place))
@@ -136,14 +151,14 @@ def latency_mb(spec: LatencySpec, place: Place, _: Machine) -> int:
 
 
 def _whole_models_mb(model: ModelSpec, place: Place, models: int) -> int | None:
-    folder = _folder(model, place)
+    folder = model_folder(model, place)
     if folder is None:
         return None
     # On a CPU they compute in float32; the slack is for logits and copies of a layer.
     return -(-int(_PROGRAM + 1.25 * models * 4 * _elements(folder)) // MIB)
 
 
-def _folder(model: ModelSpec, place: Place) -> Path | None:
+def model_folder(model: ModelSpec, place: Place) -> Path | None:
     """The model's folder, looked for until it is there: a job may fetch it."""
     if model.gguf is not None and not dequantized_folder(model, place).is_dir():
         return None

@@ -83,6 +83,7 @@ class _Stage(socketserver.BaseRequestHandler):
         os.chdir(wanted["folder"])
         os.environ.clear()
         os.environ.update(wanted["environment"])
+        _use_threads(wanted["environment"].get("OMP_NUM_THREADS", ""))
         threading.Thread(target=self._end_with_client, daemon=True).start()
         status = _run(wanted["arguments"])
         sys.stdout.flush()
@@ -98,6 +99,14 @@ class _Stage(socketserver.BaseRequestHandler):
 class _Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
     max_children = MOST_AT_ONCE
     request_queue_size = MOST_AT_ONCE
+
+
+def _use_threads(asked: str) -> None:
+    """As many as the job asks for: torch looked at the environment when it was loaded."""
+    import torch
+
+    if asked.isdigit() and int(asked) not in (0, torch.get_num_threads()):
+        torch.set_num_threads(int(asked))
 
 
 def _run(arguments: list[str]) -> int:
