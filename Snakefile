@@ -41,6 +41,8 @@ rule ablations:
 onsuccess:
     for _watch in WATCHES:
         _watch.end()
+    if ASKED:
+        shell("python -m thanos.stages.index {RESULTS:q}")
     if ASKED and switch("show", default=True):
         shell("python -m thanos.stages.show {ASKED:q}")
 

@@ -7,7 +7,7 @@ model, a text) is in its identity and needs no fingerprint.
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..data.sources import corpus_packages, public_file
 from ..errors import UserError
 from ..models.location import hub_commit, mirrored_folder
 from ..testbed.continuations import TASKS_FOLDER
-from .code import source_hashes
+from .code import changed_modules, source_hashes
 from .models import description_hash, weights_hash
 from .place import Place
 from .spec import Spec, digest
@@ -94,6 +94,14 @@ def stage_fingerprint(stage: str) -> Fingerprint:
     """The fingerprint of what a stage makes without a spec, of other results say."""
     versions = _versions(*_LIBRARIES.get(stage, _TENSORS))
     return Fingerprint(source_hashes(f"thanos.stages.{stage}"), versions)
+
+
+def changed_since(recorded: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Names of the modules and libraries of a recorded fingerprint that are others today."""
+    before = recorded.get("libraries", {})
+    today = _versions(*before)
+    other = sorted(name for name, version in before.items() if today.get(name) != version)
+    return [*changed_modules(recorded.get("code", {})), *other]
 
 
 def _of_model(spec: ModelSpec, place: Place) -> Fingerprint:

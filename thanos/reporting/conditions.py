@@ -48,6 +48,14 @@ class Conditions:
                     "run what is older again, see `snakemake verify`"
                 )
 
+    def results_of(self) -> dict[str, dict[str, str]]:
+        """The code and the libraries that made the results, each by its name and once `check`ed."""
+        made: dict[str, dict[str, str]] = {"code": {}, "libraries": {}}
+        for condition, values in self._alike.items():
+            if condition[0] in made:
+                made[condition[0]][condition[1]] = next(iter(values))
+        return made
+
     def origin(self) -> dict[str, Any]:
         """Revisions, hardware, versions and times, for the report."""
         listed: dict[str, Any] = {name: list(values) for name, values in self._origin.items()}

@@ -33,7 +33,8 @@ def main() -> None:
     write_checked_text(given.layers, to_csv(collected.layers))
     write_checked_text(given.windows, to_csv(collected.windows))
     made = provenance(started, stage_fingerprint("collect"))
-    write_json(given.origin, {"origin": conditions.origin(), "provenance": made})
+    facts = {"origin": conditions.origin(), "results_of": conditions.results_of()}
+    write_json(given.origin, {**facts, "provenance": made})
 
 
 if __name__ == "__main__":
