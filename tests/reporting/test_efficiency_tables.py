@@ -5,7 +5,8 @@ from results_folder import ResultsFolder
 
 from thanos.config import Run
 from thanos.reporting.efficiency import efficiency_tables
-from thanos.reporting.render import to_csv, to_latex, to_markdown, to_terminal
+from thanos.reporting.latex import to_latex
+from thanos.reporting.render import to_csv, to_markdown, to_terminal
 
 TIMES = {
     "dense_ms": 40.0, "pruned_ms": 32.0, "speedup": 1.25, "speedup_low": 1.2,

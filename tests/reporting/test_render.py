@@ -9,7 +9,8 @@ from results_folder import ResultsFolder
 
 from thanos.config import Run
 from thanos.reporting.grid import Block, Cell, Column, Row, Table
-from thanos.reporting.render import latex_escape, to_csv, to_latex, to_markdown, to_terminal
+from thanos.reporting.latex import latex_escape, to_latex
+from thanos.reporting.render import to_csv, to_markdown, to_terminal
 from thanos.reporting.tables import main_table
 
 TABLE = Table(
@@ -99,9 +100,21 @@ def test_latex() -> None:
 
 def test_wide_latex_is_cut_between_groups() -> None:
     columns = tuple(Column(f"group {i // 3}", str(i)) for i in range(12))
-    blocks = (Block("b", (Row(("m",), tuple(Cell(str(i), i) for i in range(12))),)),)
+    cells = tuple(Cell(f"{i}000.00", 1000.0 * i) for i in range(12))
+    blocks = (Block("b", (Row(("m",), cells),)),)
     text = to_latex(Table("wide", "wide", ("Method",), columns, blocks))
     assert text.count(r"\begin{tabular}{@{}lrrrrrr@{}}") == 2
+
+
+def test_what_is_longer_than_a_page_goes_on_in_another_float() -> None:
+    columns = tuple(Column(f"group {i}", "a_column_of_some_width") for i in range(9))
+    rows = tuple(Row((f"row {i}",), tuple(Cell("1.0", 1.0) for _ in columns)) for i in range(20))
+    text = to_latex(Table("long", "Long", ("Method",), columns, (Block("b", rows),), ("Note.",)))
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") > 1
+    assert text.count(r"\label{tab:long}") == text.count("Note.") == 1
+    continued = r"\addtocounter{table}{-1}" "\n" r"\caption{Long (continued)}"
+    assert text.count(continued) == text.count(r"\begin{table}") - 1
+    assert text.count("group ") == 9
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
@@ -114,3 +127,5 @@ def test_latex_compiles(demo_runs: list[Run], results: ResultsFolder, tmp_path: 
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", source.name]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert "too large for page" not in done.stdout

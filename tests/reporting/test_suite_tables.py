@@ -9,9 +9,11 @@ from results_folder import ResultsFolder, layers_of
 
 from thanos.config import Run
 from thanos.reporting.heatmap import component_figure
+from thanos.reporting.latex import to_latex
 from thanos.reporting.layer_types import layer_type_table
+from thanos.reporting.layers import layer_tables
 from thanos.reporting.published import read_published
-from thanos.reporting.render import to_csv, to_latex, to_markdown, to_terminal
+from thanos.reporting.render import to_csv, to_markdown, to_terminal
 from thanos.reporting.style import render
 from thanos.reporting.suite_tables import ablation_tables, comparison_tables
 from thanos.workflow.suites import load_suite
@@ -123,6 +125,7 @@ def test_all_tables_of_suites_compile(
 ) -> None:
     found = results.collect(paper_runs)
     tables = comparison_tables(found.results, found.windows, read_published(PUBLISHED), "Paper")
+    tables += layer_tables(found.layers)
     axes = ["method.metric", "method.scope", "method.update"]
     found = results.collect(grid_runs)
     data = found.results, found.layers, found.windows
@@ -135,3 +138,5 @@ def test_all_tables_of_suites_compile(
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", source.name]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert "too large for page" not in done.stdout

@@ -12,8 +12,9 @@ from ..command import parser, run_command
 from ..identity.fingerprints import stage_fingerprint
 from ..provenance import provenance
 from ..reporting.html import to_html
+from ..reporting.latex import to_latex
 from ..reporting.published import read_published
-from ..reporting.render import to_csv, to_latex, to_markdown, to_terminal
+from ..reporting.render import to_csv, to_markdown, to_terminal
 from ..reporting.run_files import read_listing
 from ..reporting.suite_tables import read_collected, suite_tables
 
