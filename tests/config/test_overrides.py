@@ -117,7 +117,7 @@ REFUSED = [
     (("model.path.x=1",), "model.path"),
     (("++method=wanda",), r"override '\+\+method=wanda'"),
     (("+method=wanda",), "method"),
-    (("method=obs",), "unknown method 'obs'; known: dense, magnitude"),
+    (("method=obs",), "unknown method 'obs'; known: admm, admm-refined, dense"),
     (("model=[doc-opt,gpt-7]",), "unknown model 'gpt-7'"),
     (("method=null",), "unknown method None"),
     (("method={name:[a]}",), r"method '\[a\]'"),

@@ -23,6 +23,7 @@ from tiny_configs import tiny_config
 from transformers import AutoModelForCausalLM
 from transformers import __version__ as VERSION  # noqa: N812
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KINDS
+from whole_logits import whole_logits
 
 from thanos.errors import UserError
 from thanos.models import (
@@ -30,7 +31,6 @@ from thanos.models import (
     StreamedBlocks,
     copy_checkpoint,
     load_model,
-    logits_by_blocks,
     prune_model,
 )
 from thanos.models.context import longest_window
@@ -95,7 +95,7 @@ def _put_through(kind: str, folder: Path, work: Path) -> Tried:
     draw = torch.Generator().manual_seed(1)
     windows = torch.randint(3, min(vocabulary, 200), (3, min(limit, 64)), generator=draw)
     blocks = StreamedBlocks(folder)
-    streamed = torch.cat(list(logits_by_blocks(blocks, windows, 2, "cpu")))
+    streamed = whole_logits(blocks, windows, 2)
     expected = torch.cat([whole(b, use_cache=False).logits for b in windows.split(2)])
     assert torch.equal(streamed, expected), "logits differ"
 

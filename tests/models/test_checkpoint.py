@@ -8,9 +8,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from whole_logits import whole_logits
 
 from thanos.errors import UserError
-from thanos.models import StreamedBlocks, check_copied, copy_checkpoint, logits_by_blocks
+from thanos.models import StreamedBlocks, check_copied, copy_checkpoint
 from thanos.models.location import weight_files
 from thanos.models.safetensors_layout import read_layout
 from thanos.models.shards import stored_tensors
@@ -135,7 +136,7 @@ def test_a_model_that_only_says_that_it_is_sparse_is_pruned(tiny, source, target
     told = {**values, "quantization_config": SPARSE, "sparsity_config": {}}
     (source / "config.json").write_text(json.dumps(told))
 
-    logits = torch.cat(list(logits_by_blocks(StreamedBlocks(source), windows, 5, "cpu")))
+    logits = whole_logits(StreamedBlocks(source), windows, 5)
     copy_checkpoint(source, {}, target)
 
     assert torch.equal(logits, model(windows).logits)
@@ -164,10 +165,6 @@ def shards(tiny, source):
     return source
 
 
-def logits_of(folder, windows):
-    return torch.cat(list(logits_by_blocks(StreamedBlocks(folder), windows, 5, "cpu")))
-
-
 def test_the_index_decides_where_two_shards_hold_a_tensor(shards, target, windows, tiny):
     expected = tiny("llama")(windows).logits
     last = max(shards.glob("model-*.safetensors"))
@@ -175,7 +172,7 @@ def test_the_index_decides_where_two_shards_hold_a_tensor(shards, target, window
     stale = {**load_file(last), name: torch.full((32, 32), 7.0)}
     save_file(stale, last, metadata={"format": "pt"})
 
-    assert torch.equal(logits_of(shards, windows), expected)
+    assert torch.equal(whole_logits(StreamedBlocks(shards), windows, 5), expected)
 
     zeros = {name: torch.zeros(32, 32)}
     save_file(zeros, shards.parent / "pruned")
@@ -194,7 +191,9 @@ def test_shards_without_an_index_are_read_and_get_one(shards, target, windows, t
     expected = json.loads((shards / "model.safetensors.index.json").read_text())
     (shards / "model.safetensors.index.json").unlink()
 
-    assert torch.equal(logits_of(shards, windows), tiny("llama")(windows).logits)
+    assert torch.equal(
+        whole_logits(StreamedBlocks(shards), windows, 5), tiny("llama")(windows).logits
+    )
     copy_checkpoint(shards, {}, target)
     written = json.loads((target / "model.safetensors.index.json").read_text())
     assert written["weight_map"] == expected["weight_map"]

@@ -7,11 +7,9 @@ import pytest
 import torch
 from tiny_configs import tiny_config
 from torch import nn
-from transformers import (
-    BertConfig,
-    RobertaConfig,
-)
+from transformers import BertConfig, RobertaConfig
 from transformers.modeling_outputs import ModelOutput
+from whole_logits import whole_logits
 
 from thanos.errors import UserError
 from thanos.models import (
@@ -21,7 +19,6 @@ from thanos.models import (
     copy_checkpoint,
     find_blocks,
     load_model,
-    logits_by_blocks,
     prune_model,
 )
 from thanos.models.block_calls import hidden_of
@@ -49,8 +46,7 @@ def logits_are_the_models(model, windows, batch_size=2):
         expected = torch.cat(
             [model(input_ids=b, use_cache=False).logits for b in windows.split(batch_size)]
         )
-    blocks = logits_by_blocks(BlocksInMemory(model), windows, batch_size, "cpu")
-    return torch.equal(torch.cat(list(blocks)), expected)
+    return torch.equal(whole_logits(BlocksInMemory(model), windows, batch_size), expected)
 
 
 @pytest.mark.parametrize("kind", ["bamba", "glm_moe_dsa", "gemma4_text", "zaya", "xlstm", "rwkv"])
@@ -175,7 +171,7 @@ def test_changes_in_place_between_blocks_are_seen(tiny, windows):
 def test_two_streams_of_states_are_refused(custom, windows):
     model = custom(tiny_config("reformer"))
     with pytest.raises(UserError, match=r"^ReformerModelWithLMHead "):
-        list(logits_by_blocks(BlocksInMemory(model), windows, 2, "cpu"))
+        whole_logits(BlocksInMemory(model), windows, 2)
 
 
 @pytest.fixture
@@ -191,7 +187,7 @@ def halve(weight, inputs):
 
 def test_blocks_that_share_weights_are_evaluated(tied, windows):
     whole = load_model(tied)
-    got = torch.cat(list(logits_by_blocks(StreamedBlocks(tied), windows, 5, "cpu")))
+    got = whole_logits(StreamedBlocks(tied), windows, 5)
     with torch.no_grad():
         assert torch.equal(got, whole(windows, use_cache=False).logits)
 
@@ -224,7 +220,7 @@ def test_an_encoder_is_no_causal_model(custom, windows, config):
     model = custom(config)
 
     with pytest.raises(UserError, match=r"is not causal.*is_decoder"):
-        list(logits_by_blocks(BlocksInMemory(model), windows, 2, "cpu"))
+        whole_logits(BlocksInMemory(model), windows, 2)
     with pytest.raises(UserError, match=r"is not causal"):
         prune_model(model, windows, halve, statistics="gram")
 
@@ -233,4 +229,4 @@ def test_an_encoder_is_no_causal_model(custom, windows, config):
 @pytest.mark.parametrize("kind", ["bert", "llama", "mixtral", "gemma3_text", "falcon_h1", "bloom"])
 def test_decoders_are_causal(custom, windows, kind, dtype):
     model = custom(tiny_config(kind)).to(dtype)
-    assert len(list(logits_by_blocks(BlocksInMemory(model), windows, 2, "cpu"))) == 3
+    assert len(whole_logits(BlocksInMemory(model), windows, 2)) == len(windows)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
+from whole_logits import whole_logits
 
 from thanos.errors import UserError
 from thanos.evaluation.perplexity import perplexity, perplexity_of_logits
@@ -83,8 +84,7 @@ def test_streamed_pruning_is_that_in_memory(any_model, windows, folder, tmp_path
 def test_streamed_logits_are_the_models_own(any_model, windows, folder):
     any_model.save_pretrained(folder)
 
-    logits = logits_by_blocks(StreamedBlocks(folder), windows, 2, "cpu")
-    found = torch.stack([torch.cat(list(slices)) for slices in logits])
+    found = whole_logits(StreamedBlocks(folder), windows, 2)
 
     with torch.no_grad():
         expected = [any_model(input_ids=batch).logits for batch in windows.split(2)]

@@ -43,8 +43,8 @@ def cases(folder: Path, model: str, most_layers: int | None = None, *overrides: 
     per_layer = 2 * len(PATTERNS)
     update = InputStatistics.update
 
-    def update_twice(statistics: InputStatistics, x: Tensor) -> None:
-        update(statistics, x)
+    def update_twice(statistics: InputStatistics, x: Tensor, dense: Tensor | None) -> None:
+        update(statistics, x, dense)
         if not hasattr(statistics, "single"):
             statistics.single = InputStatistics(statistics.in_features)
         update(statistics.single, x)

@@ -27,6 +27,7 @@ from ..provenance import provenance
 from ..pruning import parse_pattern, prune_weight
 from ..reporting.efficiency import latency_table
 from ..reporting.frame import numbers
+from ..reporting.labels import VARIANT_COLUMNS
 from .efficiency import compare
 from .tabulate import RENDERERS
 
@@ -93,9 +94,9 @@ def _frame(measured: list[dict[str, Any]]) -> pd.DataFrame:
     """The measurements in the form of a suite's results."""
     rows = []
     for results in measured:
-        identity = {key: results[key] for key in ("model", "pattern", "outlier_fraction")}
+        identity = dict.fromkeys(VARIANT_COLUMNS, 0.0)  # all off, but for the next
+        identity |= {key: results[key] for key in ("model", "pattern", "outlier_fraction")}
         identity |= {"method": _METHOD, "seed": 0, "run": results["model"]}
-        identity |= {"refine_steps": 0.0}
         identity |= {"source": f"{results['form']} on {results['device']}"}
         rows += [
             {**identity, "metric": key, "value": x} for key, x in numbers(results, "efficiency")
