@@ -64,9 +64,13 @@ class Evidence:
 
     def best(self, one: Sequence[Observation], all_: Iterable[Sequence[Observation]]) -> bool:
         """Whether `one` is better than each of the others that have its sparsity, if any."""
-        others = (other for other in all_ if other and other is not one)
-        rivals = [other for other in others if self._same_sparsity(one, other)]
-        return bool(rivals) and all(self.better(one, rival) for rival in rivals)
+        has_rival = False
+        for other in all_:
+            if other and other is not one and self._same_sparsity(one, other):
+                has_rival = True
+                if not self.better(one, other):
+                    return False  # of thousands of rows most meet such a rival soon
+        return has_rival
 
     def better(self, one: Sequence[Observation], other: Sequence[Observation]) -> bool:
         """Whether the interval of the difference puts `one` before `other`."""
