@@ -19,6 +19,7 @@ EVALUATION = "evaluation.json"
 LATENCY = "latency.json"
 RUNS = "runs.json"
 CAPTIONS = "captions.json"  # in the folder of a suite's figures
+INDEX = "index.html"  # of all suites
 
 # What releases before the first specs wrote, which nothing reads any more.
 OLDER = ("runs", "evaluation")

@@ -39,7 +39,7 @@ def main() -> None:
     results = arguments.parse_args().results
     if not results.is_dir():
         raise UserError(f"{results} is no folder of results")
-    write_text(results / "index.html", overview(list(entries(results))))
+    write_text(results / layout.INDEX, overview(list(entries(results))))
 
 
 if __name__ == "__main__":

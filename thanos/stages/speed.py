@@ -94,7 +94,7 @@ def _frame(measured: list[dict[str, Any]]) -> pd.DataFrame:
     """The measurements in the form of a suite's results."""
     rows = []
     for results in measured:
-        identity = dict.fromkeys(VARIANT_COLUMNS, 0.0)  # all off, but for the next
+        identity: dict[str, Any] = dict.fromkeys(VARIANT_COLUMNS, 0.0)  # off, but for the next
         identity |= {key: results[key] for key in ("model", "pattern", "outlier_fraction")}
         identity |= {"method": _METHOD, "seed": 0, "run": results["model"]}
         identity |= {"source": f"{results['form']} on {results['device']}"}

@@ -68,6 +68,8 @@ class Verification:
             items = self.results / layout.CONTINUATIONS
             yield from self._folder(items, stage_fingerprint("continuations"))
         yield from self._suite()
+        if (self.results / layout.INDEX).exists():  # a workflow that failed wrote none
+            yield from _intact(self.results / layout.INDEX)
         yield from self._orphans()
 
     def current(self, found: Iterable[Finding]) -> int:
@@ -167,7 +169,7 @@ class Verification:
             yield Finding("stale", folder / layout.RUNS, "lists other runs than the suite has")
         yield from self._record(folder / _ORIGIN, stage_fingerprint("collect"))
         for name in _TEXTS:
-            yield from _checked(folder / name, partial(verify_text, required=True, anew=True))
+            yield from _intact(folder / name)
         for name, stage in _FOLDERS.items():
             yield from self._folder(folder / name, stage_fingerprint(stage))
         if (folder / _TRACKING).exists():
@@ -213,6 +215,11 @@ def _stale(path: Path, today: Fingerprint, record: dict[str, Any]) -> Iterator[F
     before = record.get("provenance", {}).get("fingerprint", {})
     if differing := today.differences(before):
         yield Finding("stale", path, f"was made before a change of {', '.join(differing)}")
+
+
+def _intact(file: Path) -> Iterator[Finding]:
+    """What is wrong with a text file that has its checksum beside it."""
+    return _checked(file, partial(verify_text, required=True, anew=True))
 
 
 def _checked(file: Path, check: Callable[[Path], object]) -> Iterator[Finding]:
