@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import layout
-from ..artifacts import read_json, write_text
+from ..artifacts import read_json, write_checked_text
 from ..command import parser, run_command
 from ..errors import UserError
 from ..reporting.overview import SuiteEntry, overview, suite_entry
@@ -39,7 +39,7 @@ def main() -> None:
     results = arguments.parse_args().results
     if not results.is_dir():
         raise UserError(f"{results} is no folder of results")
-    write_text(results / layout.INDEX, overview(list(entries(results))))
+    write_checked_text(results / layout.INDEX, overview(list(entries(results))))
 
 
 if __name__ == "__main__":
