@@ -50,6 +50,16 @@ def switch(option, default=False):
     return str(config.get(option, default)).lower() == "true"
 
 
+def number(option, default, least):
+    """A whole number that an option gives."""
+    given = str(config.get(option, default))
+    if not given.isdecimal() or int(given) < least:
+        raise WorkflowError(
+            f"--config {option}={given}: expected a whole number, at least {least}"
+        )
+    return int(given)
+
+
 @contextlib.contextmanager
 def told():
     """Say what is wrong in Snakemake's own way: in one line."""
@@ -67,8 +77,8 @@ with told():
 FOLDERS = [*texts_of(config.get("config_dir")), *sweeps_of(RESULTS)]
 COMPOSED = OVERRIDES if MIRROR is None else [*OVERRIDES, written("mirror", MIRROR)]
 CHOSEN = config.get("suite", "demo")  # of the targets that look at one
-THREADS = int(config.get("threads", 1))
-GPUS = int(config.get("gpus", 0))
+THREADS = number("threads", 1, least=1)
+GPUS = number("gpus", 0, least=0)
 # Where jobs run. What a cluster's nodes have is not known here; on one machine its memory limits
 # which jobs run beside each other.
 if workflow.local_exec:
@@ -76,7 +86,7 @@ if workflow.local_exec:
     if "mem_mb" not in workflow.global_resources:
         workflow.register_resource("mem_mb", MACHINE.memory // 2**20)
 else:
-    MACHINE = Machine(int(config.get("node_mb", 64000)) * 2**20, GPUS > 0, GPUS)
+    MACHINE = Machine(number("node_mb", 64000, least=1) * 2**20, GPUS > 0, GPUS)
 
 CATALOG = Catalog(COMPOSED, QUICK, tuple(FOLDERS), models_dir=RESULTS / layout.MODELS)
 SUITES = sorted(suite_files(FOLDERS))

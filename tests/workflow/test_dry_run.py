@@ -30,6 +30,14 @@ def test_a_bad_override_is_refused_before_any_job(workflow):
     assert not workflow.results.exists()
 
 
+@pytest.mark.parametrize("option", ["threads=auto", "threads=0", "gpus=-1"])
+def test_an_option_that_is_no_such_number_is_refused(workflow, option):
+    result = workflow("demo", option, check=False)
+    assert result.returncode != 0
+    assert f"--config {option}: expected a whole number" in result.stdout + result.stderr
+    assert not workflow.results.exists()
+
+
 def test_a_model_in_a_gguf_file_is_made_once_for_all_runs(workflow, tmp_path):
     write_gguf(tmp_path / "tiny.gguf")
     model = f"model=hf model.path={tmp_path / 'tiny.gguf'} method=wanda,thanos pattern=2:4"

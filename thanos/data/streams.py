@@ -7,6 +7,7 @@ any document is found again: for a packed file with the state of the unpacking, 
 
 import bisect
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,25 @@ class _Bookmark:
     unpack: _Gzip | _Plain
 
 
-class LineDocuments(Sequence[str]):
+class _Documents(Sequence[str], ABC):
+    """Documents of which each is found by its number, from 0."""
+
+    @abstractmethod
+    def _at(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._at(index)
+
+
+class LineDocuments(_Documents):
     """The documents of a UTF-8 file with one in every line that is not blank.
 
     Args:
@@ -100,15 +119,7 @@ class LineDocuments(Sequence[str]):
                 pass
         return self._length
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+    def _at(self, index: int) -> str:
         near = bisect.bisect(self._bookmarks, index, key=lambda mark: mark.documents) - 1
         mark = self._bookmarks[near]
         line, number = next(self._lines_from(mark, skip=index - mark.documents))
@@ -164,7 +175,7 @@ class LineDocuments(Sequence[str]):
         return text.removesuffix("\r")
 
 
-class ParquetDocuments(Sequence[str]):
+class ParquetDocuments(_Documents):
     """A text column of a Parquet file; a document is found by its group of rows.
 
     Raises:
@@ -192,15 +203,7 @@ class ParquetDocuments(Sequence[str]):
         for group in range(len(self._starts) - 1):
             yield from self._rows(group)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+    def _at(self, index: int) -> str:
         group = bisect.bisect(self._starts, index) - 1
         return next(self._rows(group, skip=index - self._starts[group]))
 
