@@ -31,6 +31,7 @@ ALLOWED = {
         *("paths", "pruning", "testbed"),
     },
     "opening": {"artifacts", "content", "errors", "identity", "models"},
+    "pruner": {"errors", "identity", "models", "opening", "pruning"},
     "provenance": {"content", "identity", "paths"},
     "command": {"errors", "identity", "pruning"},
     "config": {

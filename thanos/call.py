@@ -25,6 +25,7 @@ from .models.context import longest_window
 from .opening import open_tokenizer, window_length
 from .paths import expanded
 from .provenance import provenance
+from .pruner import check_layers, layer_row, prune_blocks, summary
 from .stages import prune as stage
 from .stages.calibrate import write_windows
 
@@ -212,19 +213,17 @@ def _prune_loaded(
     length = min(config.model.context, limit or config.model.context)
     tokens, drawn = _tokens(spec, text, length, lambda: tokenizer or _tokenizer_of(model))
     source = BlocksInMemory(model)
-    stage.check_layers(spec, source)
+    check_layers(spec, source)
     found, training, started = fingerprint(spec, place), model.training, time.perf_counter()
     try:
         model.eval()
-        layers = stage.prune_blocks(
-            spec, place, source, tokens, device=where, storage_dtype=model.dtype
-        )
+        layers = prune_blocks(spec, place, source, tokens, device=where, storage_dtype=model.dtype)
     finally:
         model.train(training)
     record = {
-        **stage.summary(layers),
+        **summary(layers),
         "seconds": time.perf_counter() - started,
-        "layers": [stage.layer_row(layer) for layer in layers],
+        "layers": [layer_row(layer) for layer in layers],
         "spec": spec.to_json(),
         "calibration": drawn,
         "provenance": provenance(began, found, place=place, used=used(where, model.dtype)),

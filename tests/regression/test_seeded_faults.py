@@ -56,7 +56,7 @@ def damping_a_thousandfold():
 
         return prune
 
-    replace("stages.prune", "prune_weight", make)
+    replace("pruner", "prune_weight", make)
 
 
 def calibration_seed_ignored():
