@@ -128,10 +128,9 @@ def read_overrides(overrides: Sequence[str], folders: Folders = ()) -> list[Over
                 "output_dir and --results"
             )
         if override.is_sweep_override():
-            raise UserError(
-                f"override {text!r} has several values; sweep over them with -m, or quote the "
-                f"value if it is one: {written(group, str(text.partition('=')[2]))}"
-            )
+            quoted = written(group, text.partition("=")[2])
+            one = f", or quote the value if it is one: {quoted}" if quoted != text else ""
+            raise UserError(f"override {text!r} has several values; sweep over them with -m{one}")
         if group in _SUITES:
             raise UserError(f"{text!r}: suites have a command, python -m thanos suite <name>")
         if override.is_delete() and group in all_keys() and group not in GROUPS:
