@@ -6,6 +6,7 @@ min_version("9.0")
 report: "report/workflow.rst"
 
 
+include: "rules/options.smk"
 include: "rules/common.smk"
 include: "rules/warm.smk"
 include: "rules/models.smk"
