@@ -17,13 +17,13 @@ rule verify:
     params:
         suite=CHOSEN,
         results=str(RESULTS),
-        quick="--quick" if QUICK else "",
+        size=f"--{SIZE}" if SIZE else "",
         overrides=COMPOSED,
         folders=FOLDERS,
         clean="",
     shell:
         "python -m thanos.stages.verify {params.suite} --results {params.results:q}"
-        " {params.quick} {params.clean} --overrides {params.overrides:q}"
+        " {params.size} {params.clean} --overrides {params.overrides:q}"
         " --config-dir {params.folders:q} 2>&1 | tee {log:q}"
 
 
@@ -33,7 +33,7 @@ use rule verify as clean_orphans with:
     params:
         suite=CHOSEN,
         results=str(RESULTS),
-        quick="--quick" if QUICK else "",
+        size=f"--{SIZE}" if SIZE else "",
         overrides=COMPOSED,
         folders=FOLDERS,
         clean="--remove-orphans",

@@ -2,6 +2,7 @@
 #   overrides="model=opt-125m method.damping=0.1"   in place of the suite's own values; or a list
 #   config_dir=<folder>                              of your own, with models, methods, suites
 #   quick=true                                       the suite's small variant, for tests
+#   real=true                                        its variant of a trained language model
 #   mirror=<folder>                                  in place of the hub; see rules/mirror.smk
 #   keep_checkpoints=false                           pruned models go when all have evaluated them
 #   show=false                                       no table at the end
@@ -27,7 +28,7 @@ from thanos.workflow.gpus import name_locks, visible_gpus
 from thanos.workflow.machine import total_memory
 from thanos.workflow.options import decoded, overrides_of, texts_of
 from thanos.workflow.resources import Machine
-from thanos.workflow.suite_files import suite_files, sweeps_of
+from thanos.workflow.suite_files import SIZES, folder_of, suite_files, sweeps_of
 
 
 def switch(option, default=False):
@@ -55,7 +56,9 @@ def told():
 
 
 RESULTS = without_braces(Path(decoded(config.get("results", "results"))))
-QUICK = switch("quick")
+SIZE = "".join(filter(switch, SIZES))
+if SIZE not in ("", *SIZES):
+    raise WorkflowError(f"--config: give one of {', '.join(SIZES)}")
 MIRROR = decoded(config.get("mirror"))
 with told():
     OVERRIDES = overrides_of(config.get("overrides"), sys.argv)
@@ -73,9 +76,9 @@ if workflow.local_exec:
 else:
     MACHINE = Machine(number("node_mb", 64000, least=1) * 2**20, GPUS > 0, GPUS)
 
-CATALOG = Catalog(COMPOSED, QUICK, tuple(FOLDERS), models_dir=RESULTS / layout.MODELS)
+CATALOG = Catalog(COMPOSED, SIZE, tuple(FOLDERS), models_dir=RESULTS / layout.MODELS)
 SUITES = sorted(suite_files(FOLDERS))
-SUFFIX = "-quick" if QUICK else ""
+SUFFIX = folder_of("", SIZE)
 
 # On one machine every job takes a GPU of its own, where there are any.
 name_locks()

@@ -25,11 +25,11 @@ rule list_runs:
     params:
         runs=lambda wildcards: CATALOG.digest(wildcards.suite.removesuffix(SUFFIX)),
         name=lambda wildcards, output: wildcards.suite.removesuffix(SUFFIX),
-        quick=lambda wildcards, output: "--quick" if QUICK else "",
+        size=lambda wildcards, output: f"--{SIZE}" if SIZE else "",
         overrides=lambda wildcards, output: COMPOSED,
         folders=lambda wildcards, output: FOLDERS,
     shell:
-        "python -m thanos.stages.list_runs {params.name} {params.quick}"
+        "python -m thanos.stages.list_runs {params.name} {params.size}"
         " --overrides {params.overrides:q} --config-dir {params.folders:q} --output {output:q} > {log:q} 2>&1"
 
 

@@ -3,7 +3,7 @@
 # Nothing else may run meanwhile, so the job asks for every core. Options:
 #   timing=<name of a file under conf/timing>       cpu by default; quick=true takes quick
 #   overrides="threads=1 repeats=3"                  in place of the file's values
-TIMING_SUITE = config.get("timing", "quick" if QUICK else "cpu")
+TIMING_SUITE = config.get("timing", "quick" if SIZE == "quick" else "cpu")
 TIMING = f"{RESULTS}/timing/{TIMING_SUITE}"
 
 

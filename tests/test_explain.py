@@ -32,7 +32,7 @@ def made(spec, place):
 def results(tmp_path, monkeypatch):
     """Results of a suite, and beside it of another one; the working directory is theirs."""
     for name, overrides in (("demo", [*OVERRIDES.split(), "device=cpu"]), ("regression", [])):
-        suite = load_suite(name, overrides, quick=True)
+        suite = load_suite(name, overrides, size="quick")
         write_json(tmp_path / f"results/suites/{name}-quick/runs.json", listing(suite))
         for run in suite.runs[:2]:
             parts = {part.readable: made(part, run.place) for part in run.evaluation.parts()[:1]}
@@ -107,7 +107,7 @@ def test_it_prints_commands_for_the_workflow_and_by_hand(pruned):
 
 
 def test_a_dense_model_and_a_part_of_an_evaluation_have_commands_too(results):
-    run = load_suite("regression", quick=True).runs[0]
+    run = load_suite("regression", size="quick").runs[0]
     assert run.pruning is None
     dense = results / layout.EVALUATIONS / run.evaluation.id / layout.EVALUATION
     part = run.evaluation.parts()[0]

@@ -16,7 +16,7 @@ def test_every_suite_and_its_quick_variant_compose():
     expected = {"demo", "paper", "first-experiments", *(f"ablation-{name}" for name in ablations)}
     assert expected <= set(suite_files.suite_files())
     for name in suite_files.suite_files():
-        whole, quick = load_suite(name), load_suite(name, quick=True)
+        whole, quick = load_suite(name), load_suite(name, size="quick")
         assert 0 < len(quick.runs) < len(whole.runs)
 
 

@@ -123,7 +123,7 @@ def _add_places(options: argparse.ArgumentParser) -> None:
 
 
 def _suite(words: Sequence[str]) -> None:
-    from .workflow.suite_files import sweeps_of
+    from .workflow.suite_files import add_sizes, sweeps_of
     from .workflow.suites import load_suite
     from .workflow.sweep import snakemake
 
@@ -131,14 +131,14 @@ def _suite(words: Sequence[str]) -> None:
     options.usage = "thanos suite <name> [options] [key=value …]"
     options.add_argument("suite", help="of conf/suite, or of --config-dir")
     options.add_argument("overrides", nargs="*", metavar="key=value", help="in place of its values")
-    options.add_argument("--quick", action="store_true", help="its small variant")
+    add_sizes(options)
     _add_places(options)
     given = options.parse_intermixed_args(words)
     launch = _launch(given)
     # In one line what is wrong, before the workflow says it in its own way.
     folders = (*launch.folders, *sweeps_of(given.results))
-    load_suite(given.suite, given.overrides, given.quick, folders)
-    _end(snakemake(given.suite, launch, given.overrides, given.quick))
+    load_suite(given.suite, given.overrides, given.size, folders)
+    _end(snakemake(given.suite, launch, given.overrides, given.size))
 
 
 def _run(given: argparse.Namespace) -> None:

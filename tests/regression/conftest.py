@@ -34,7 +34,7 @@ def stage(name: str, *arguments: object) -> None:
 
 def make_runs(results: Path) -> Path:
     """The cells in which every seeded fault shows, laid out as the workflow does; their list."""
-    suite = load_suite("regression", quick=True)
+    suite = load_suite("regression", size="quick")
     runs = [
         run
         for run in suite.runs

@@ -44,7 +44,7 @@ def test_workflows_that_get_in_each_others_way_damage_nothing(tmp_path):
         again = begin(tmp_path, "--nolock", methods=methods)
         output = again.communicate()[0]
         assert again.returncode == 0, output
-        suite = load_suite("demo", [*COMMON.split(), f"method={methods}"], quick=True)
+        suite = load_suite("demo", [*COMMON.split(), f"method={methods}"], size="quick")
         verification = Verification(suite, results, results / "suites" / "demo-quick")
         found = [str(f) for f in verification.findings() if f.kind != "orphaned"]
         assert found == []

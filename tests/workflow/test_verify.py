@@ -24,7 +24,7 @@ def results(finished, tmp_path):
 
 @pytest.fixture(scope="module")
 def suite():
-    return load_suite("demo", shlex.split(TINY), quick=True)
+    return load_suite("demo", shlex.split(TINY), size="quick")
 
 
 def findings(suite, results: Path) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..identity.code import changed_modules
 from ..provenance import lock_hash
 from ..workflow.commands import by_hand, by_workflow, is_default
+from ..workflow.suite_files import suite_of
 
 _RECORDS = (layout.RECORD, layout.EVALUATION, layout.LATENCY, "metrics.json", "origin.json")
 # The stage that makes what has a spec, by the folder it lies in.
@@ -116,7 +117,7 @@ def _commands(file: Path) -> Iterator[str]:
     if kind == layout.SUITES:
         list_of_runs = home / layout.RUNS
         listed = read_json(list_of_runs, sealed=True) if list_of_runs.is_file() else {}
-        target = home.name.removesuffix("-quick")
+        target, _ = suite_of(home.name)
         yield from ("", "by the workflow:", f"  {by_workflow(target, home.name, listed, results)}")
         return
     belongs = list(_lists_with(results, home.name))

@@ -1,6 +1,6 @@
 """List the runs of a suite, what they are called and where their results lie, for what follows.
 
-python -m thanos.stages.list_runs <suite> [--quick] [--overrides key=value …] \\
+python -m thanos.stages.list_runs <suite> [--quick | --real] [--overrides key=value …] \\
         [--config-dir <folder> …] --output runs.json
 """
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from ..artifacts import write_json
 from ..command import parser, run_command
 from ..workflow.catalog import listing
+from ..workflow.suite_files import add_sizes
 from ..workflow.suites import load_suite
 
 
@@ -16,14 +17,14 @@ def main() -> None:
     """Entry point; see the module's docstring."""
     arguments = parser(__doc__)
     arguments.add_argument("suite")
-    arguments.add_argument("--quick", action="store_true")
+    add_sizes(arguments)
     arguments.add_argument("--overrides", nargs="*", default=[], metavar="key=value")
     arguments.add_argument("--config-dir", nargs="*", default=[], metavar="folder")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
     write_json(
         given.output,
-        listing(load_suite(given.suite, given.overrides, given.quick, tuple(given.config_dir))),
+        listing(load_suite(given.suite, given.overrides, given.size, tuple(given.config_dir))),
     )
 
 

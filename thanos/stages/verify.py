@@ -1,7 +1,7 @@
 """Say of a suite's results whether they are current: hash them anew, compare with today's inputs.
 
-    python -m thanos.stages.verify <suite> --results results [--quick] [--overrides key=value …] \\
-        [--config-dir <folder> …] [--remove-orphans]
+    python -m thanos.stages.verify <suite> --results results [--quick | --real] \\
+        [--overrides key=value …] [--config-dir <folder> …] [--remove-orphans]
 
 Damaged: the content is not what was written. Missing: a result that the suite should have. Stale:
 code, libraries or inputs have changed since. Orphaned: written by no finished job, or of no suite
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .. import layout
 from ..command import parser, run_command
+from ..workflow.suite_files import add_sizes, folder_of
 from ..workflow.suites import load_suite
 from ..workflow.verification import KINDS, Verification
 
@@ -25,13 +26,13 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("suite")
     arguments.add_argument("--results", type=Path, required=True)
-    arguments.add_argument("--quick", action="store_true")
+    add_sizes(arguments)
     arguments.add_argument("--overrides", nargs="*", default=[], metavar="key=value")
     arguments.add_argument("--config-dir", nargs="*", default=[], metavar="folder")
     arguments.add_argument("--remove-orphans", action="store_true", help="after listing them")
     given = arguments.parse_args()
-    suite = load_suite(given.suite, given.overrides, given.quick, tuple(given.config_dir))
-    folder = given.results / layout.SUITES / f"{given.suite}{'-quick' if given.quick else ''}"
+    suite = load_suite(given.suite, given.overrides, given.size, tuple(given.config_dir))
+    folder = given.results / layout.SUITES / folder_of(given.suite, given.size)
     verification = Verification(suite, given.results, folder)
     found = list(verification.findings())
     for finding in found:

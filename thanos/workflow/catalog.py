@@ -105,7 +105,7 @@ class Catalog:
 
     Args:
         overrides: of the suites' values.
-        quick: take the suites' small variants.
+        size: of the suites, `quick` or `real`; empty: the whole.
         folders: of the user's own, with models, methods and suites beside those of `conf/`.
         models_dir: where models that are stored in GGUF files lie as safetensors.
     """
@@ -113,12 +113,12 @@ class Catalog:
     def __init__(
         self,
         overrides: Iterable[str] = (),
-        quick: bool = False,
+        size: str = "",
         folders: Folders = (),
         models_dir: Path = Path("results") / layout.MODELS,
     ) -> None:
         self._overrides = tuple(overrides)
-        self._quick = quick
+        self._size = size
         self._folders = folders
         self._models_dir = models_dir
         self._suites: dict[str, Suite] = {}
@@ -131,7 +131,7 @@ class Catalog:
             UserError: there is none, or it does not compose.
         """
         if name not in self._suites:
-            loaded = load_suite(name, self._overrides, self._quick, self._folders)
+            loaded = load_suite(name, self._overrides, self._size, self._folders)
             suite = self._placed(loaded)
             self._suites[name] = suite
             self._things = {**things_of(suite.runs), **self._things}

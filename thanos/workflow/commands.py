@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .options import line_of
+from .suite_files import suite_of
 
 
 def by_hand(run: dict[str, Any], listed: dict[str, Any]) -> str:
@@ -27,7 +28,8 @@ def by_workflow(
         results: the results folder.
         options: more of Snakemake's `--config`.
     """
-    given: Sequence[str] = [*options, *(["quick=true"] if suite.endswith("-quick") else [])]
+    _, size = suite_of(suite)
+    given: Sequence[str] = [*options, *([f"{size}=true"] if size else [])]
     if overrides := listed.get("overrides"):
         given = [*given, f"overrides={line_of(overrides)}"]
     if folders := listed.get("config_dir"):
@@ -39,7 +41,7 @@ def by_workflow(
 
 def of_suite(suite: str, listed: dict[str, Any], results: Path) -> dict[str, str]:
     """What remakes, verifies and explains the results of a suite, by its folder's name."""
-    name = suite.removesuffix("-quick")
+    name, _ = suite_of(suite)
     return {
         "suite": by_workflow(name, suite, listed, results),
         "verify": by_workflow("verify", suite, listed, results, f"suite={name}"),

@@ -1,5 +1,6 @@
 """Suite files: where they lie, and what is written in them, as it is written."""
 
+import argparse
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from .. import layout
 from ..errors import UserError
 from ..paths import CONF
 
+# Names of the values that a suite may have for another size: a small one for tests, and one for a
+# trained language model.
+SIZES = ("quick", "real")
 # What a suite file may contain.
-_KEYS = {"title", "common", "runs", "quick", "axis", "exclude", "variants"}
+_KEYS = {"title", "common", "runs", *SIZES, "axis", "exclude", "variants"}
 
 
 def suite_files(folders: Iterable[str] = ()) -> dict[str, Path]:
@@ -26,6 +30,27 @@ def sweeps_of(results: Path) -> list[str]:
     return [str(folder)] if folder.is_dir() else []
 
 
+def folder_of(name: str, size: str) -> str:
+    """The name of the folder that a suite's results lie in."""
+    return f"{name}-{size}" if size else name
+
+
+def suite_of(folder: str) -> tuple[str, str]:
+    """The suite of a folder, and its size; none for the whole."""
+    name, _, size = folder.rpartition("-")
+    return (name, size) if name and size in SIZES else (folder, "")
+
+
+def add_sizes(options: argparse.ArgumentParser) -> None:
+    """Let a command take a suite in one of its other sizes, as `size`."""
+    helps = ("its small variant", "its variant of a trained language model")
+    one = options.add_mutually_exclusive_group()
+    for size, text in zip(SIZES, helps, strict=True):
+        one.add_argument(
+            f"--{size}", dest="size", action="store_const", const=size, default="", help=text
+        )
+
+
 def read_suite(file: Path) -> dict[str, Any]:
     """The content of a suite file; scalars are the text that is written, or None.
 
@@ -35,6 +60,8 @@ def read_suite(file: Path) -> dict[str, Any]:
         UserError: it is no YAML, or not that of a suite.
     """
     where = f"suite {file.stem}"
+    if size := suite_of(file.stem)[1]:
+        raise UserError(f"{where}: a name that ends in -{size} is a suite's variant; rename {file}")
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_AsWritten)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -3,7 +3,8 @@
 A suite file under `conf/suite/` lists blocks of Hydra overrides under `runs`. A value that is a
 list is an axis: a block stands for the product of its axes, together with those of `common`.
 `variants` names sets of overrides, which a block uses by the key `variant`; `exclude` lists points
-to leave out; `quick` replaces values for a small run; `axis` names the keys an ablation varies.
+to leave out; `quick` replaces values for a small run, `real` for one on a trained language model;
+`axis` names the keys an ablation varies.
 """
 
 import itertools
@@ -42,7 +43,7 @@ class Suite:
 
 
 def load_suite(
-    name: str, overrides: Iterable[str] = (), quick: bool = False, folders: Folders = ()
+    name: str, overrides: Iterable[str] = (), size: str = "", folders: Folders = ()
 ) -> Suite:
     """Compose and check every run of a suite.
 
@@ -50,30 +51,33 @@ def load_suite(
         name: of a file under `conf/suite/`, or in such a folder of the user's.
         overrides: `key=value` or a sweep in Hydra's grammar (`key=value,value`), in place of the
             suite's own values of that key.
-        quick: apply the suite's `quick` overrides, a small variant for tests.
+        size: apply the suite's `quick` or `real` values; empty: none.
         folders: the user's own, like `conf/`.
 
     Raises:
-        UserError: if the suite does not exist, its file is malformed or a run does not compose; the
-            message names the suite, the block and, where one value is at fault, the axis.
+        UserError: if the suite or its size does not exist, its file is malformed or a run does not
+            compose; the message names the suite, the block and, where one value is at fault, the
+            axis.
     """
     files = suite_files(folders)
     if name not in files:
         raise UserError(f"unknown suite {name!r}; known: {', '.join(sorted(files))}")
-    return compose_suite(name, read_suite(files[name]), tuple(overrides), quick, folders)
+    return compose_suite(name, read_suite(files[name]), tuple(overrides), size, folders)
 
 
 def compose_suite(
     name: str,
     content: Mapping[str, Any],
     overrides: tuple[str, ...] = (),
-    quick: bool = False,
+    size: str = "",
     folders: Folders = (),
 ) -> Suite:
     """Compose and check every run of a suite, given what its file has or would have."""
     swept = [axis(override, folders) for override in overrides]
     asked = {key.removeprefix("++"): values for key, values in swept}  # a suite has no other keys
-    replaced = {**(content.get("quick", {}) if quick else {}), **asked}
+    if size == "real" and size not in content:
+        raise UserError(f"suite {name} has no {size} variant; a key of that name with values")
+    replaced = {**content.get(size, {}), **asked}
     composed = _Runs(RunBuilder(), folders)
     for number, block in enumerate(content["runs"], start=1):
         where = f"suite {name}, block {number}"
@@ -88,7 +92,8 @@ def compose_suite(
                 composed.add(point, where)
     composed.refuse_unused(f"suite {name}", asked or [*content.get("common", {}), *replaced])
     axes = tuple(_values(content.get("axis", [])))
-    varied = {key for block in (content.get("common", {}), *content["runs"]) for key in block}
+    blocks = (content.get("common", {}), *content["runs"], *content.get("variants", {}).values())
+    varied = {key for block in blocks for key in block}
     if unknown := [key for key in axes if key not in varied]:
         raise UserError(f"suite {name}: axis {unknown[0]!r} is no key of its blocks")
     title, runs = content.get("title") or name, tuple(composed.runs.values())

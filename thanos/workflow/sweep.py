@@ -104,9 +104,7 @@ def _keep(name: str, sweep: dict[str, Any], place: Path) -> None:
     write_text(file, yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, width=100))
 
 
-def snakemake(
-    target: str, launch: Launch, overrides: Sequence[str] = (), quick: bool = False
-) -> int:
+def snakemake(target: str, launch: Launch, overrides: Sequence[str] = (), size: str = "") -> int:
     """Run the workflow for a suite, in the working directory, and return its exit status."""
     command = [sys.executable, "-m", "snakemake", target, "--snakefile", str(PROJECT / "Snakefile")]
     if launch.profile is not None:
@@ -118,7 +116,7 @@ def snakemake(
     options = [f"results={encoded(str(launch.results))}"]
     options += [f"overrides={encoded(list(overrides))}"] if overrides else []
     options += [f"config_dir={encoded(list(launch.folders))}"] if launch.folders else []
-    options += ["quick=true"] if quick else []
+    options += [f"{size}=true"] if size else []
     process = subprocess.Popen([*command, "--config", *options])
     while True:
         try:
