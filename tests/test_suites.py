@@ -10,7 +10,7 @@ from thanos.workflow.hub import wanted
 from thanos.workflow.suites import load_suite
 
 
-def test_every_suite_and_its_quick_variant_compose():
+def test_every_suite_and_its_variants_compose():
     ablations = ("block-size", "calibration", "components", "damping", "outliers", "quantization")
     ablations += ("sparsity",)
     expected = {"demo", "paper", "first-experiments", *(f"ablation-{name}" for name in ablations)}
@@ -18,6 +18,12 @@ def test_every_suite_and_its_quick_variant_compose():
     for name in suite_files.suite_files():
         whole, quick = load_suite(name), load_suite(name, size="quick")
         assert 0 < len(quick.runs) < len(whole.runs)
+        if name.startswith("ablation-"):
+            real = load_suite(name, size="real")
+            assert 0 < len(real.runs) < len(whole.runs)
+            assert {run.columns["model"] for run in real.runs} == {"smollm2-135m-q4"}
+    with pytest.raises(UserError, match="suite real has no real variant"):
+        load_suite("real", size="real")
 
 
 def test_the_demo_has_forty_runs():

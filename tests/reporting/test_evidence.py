@@ -90,6 +90,24 @@ def test_the_table_of_an_ablation(results: ResultsFolder) -> None:
     assert [row.cells[0].text for row in table.rows()] == ["+9.09", "+8.33"]
 
 
+def test_methods_are_compared_on_the_same_outlier_rows(results: ResultsFolder) -> None:
+    values = {("wanda", "exact"): 12.0, ("wanda", "separable"): 11.0}
+    values |= {("thanos", "exact"): 10.0, ("thanos", "separable"): 9.0}
+    runs = [
+        results.run("a", "structured:0.3", method, value, alpha=0.1, outlier_score=score)
+        for (method, score), value in values.items()
+    ]
+    found = results.collect(runs)
+    (table,) = difference_tables(found.results, found.windows, ["outlier_fraction"])
+    (row,) = table.rows()
+    named = {column.name: cell.text for column, cell in zip(table.columns, row.cells, strict=True)}
+    assert named == {
+        "Wanda": "+20.00",
+        "Wanda (separable score)": "+22.22",
+        "Thanos (separable score)": "-10.00",
+    }
+
+
 def test_without_a_reference_there_is_no_table(results: ResultsFolder) -> None:
     runs = [results.run(method="wanda"), results.run(method="magnitude", perplexity=50.0)]
     found = results.collect(runs)

@@ -105,6 +105,15 @@ def test_a_sweep_over_texts(results: ResultsFolder) -> None:
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["c4", "docs"]
 
 
+def test_a_sweep_over_options_that_go_together(results: ResultsFolder) -> None:
+    shares = {"4:8": 0.0, "3:8": 0.2, "2:8": 1 / 3}
+    runs = [results.run("a", pattern, alpha=alpha) for pattern, alpha in shares.items()]
+    frame = results.collect(runs).results
+    (axes,) = sweep_figure(frame, "outlier_fraction", along=["pattern"]).axes
+    assert axes.get_title() == "a, n:8"
+    assert len(axes.lines[0].get_xdata()) == 3
+
+
 def test_layers(demo_runs: list[Run], results: ResultsFolder) -> None:
     figure = layer_figure(results.collect(demo_runs).layers, "doc-llama", "2:4")
     shown = [axes.get_title() for axes in figure.axes if axes.axison]

@@ -251,7 +251,32 @@ def test_outlier_rows_by_either_score(results: ResultsFolder) -> None:
     found = results.collect(runs)
     table = ablation_table(found.results, "outlier_fraction", windows=found.windows)
     assert [column.name for column in table.columns] == ["Thanos", "Thanos (separable score)"]
-    assert body(table) == ["**Pruned**", "0 9.00 —", "0.1 **8.00** 7.00"]
+    # Without outlier rows there is nothing to rank: both begin there.
+    assert body(table) == ["**Pruned**", "0 9.00 9.00", "0.1 **8.00** **7.00**"]
+
+
+def test_outlier_rows_are_compared_at_the_sparsity_that_layers_reach(
+    results: ResultsFolder,
+) -> None:
+    runs = [
+        results.run(pattern=pattern, alpha=alpha, method=method, perplexity=value + extra)
+        for pattern, alpha, value in (("4:8", 0.0, 9.0), ("3:8", 0.2, 8.0), ("2:8", 1 / 3, 8.5))
+        for method, extra in (("wanda", 1.0), ("thanos", 0.0))
+    ]
+    runs += [results.run(pattern="1:8", alpha=0.2, perplexity=7.0)]  # 70% of the layer
+    found = results.collect(runs)
+    axes = ("outlier_fraction", "pattern")
+    table = ablation_table(found.results, axes, windows=found.windows)
+    assert [(c.group, c.name) for c in table.columns] == [
+        *(("doc-llama, n:8", "Wanda"), ("doc-llama, n:8", "Thanos"))
+    ]
+    assert body(table) == [
+        "**Pruned**",
+        "0 0.5 10.00 9.00",
+        "0.2 0.625 **9.00** **8.00**",
+        "0.2 0.875 — 7.00",
+        "0.333333333333 0.75 9.50 8.50",
+    ]
 
 
 def test_calibration_sources_are_never_averaged(results: ResultsFolder) -> None:
@@ -266,6 +291,19 @@ def test_calibration_sources_are_never_averaged(results: ResultsFolder) -> None:
         "doc-llama, 2:4, docs",
     ]
     assert body(table)[1:] == ["1 8.98 8.98", "64 8.00 8.00"]
+
+
+def test_calibration_sources_are_compared_at_equal_sizes(results: ResultsFolder) -> None:
+    runs = [
+        results.run(source=source, windows=windows, perplexity=value)
+        for source, windows, value in (("c4", 128, 8.0), ("docs", 32, 9.0), ("docs", 128, 8.5))
+    ]
+    found = results.collect(runs)
+    table = ablation_table(found.results, "calibration.source", windows=found.windows)
+    assert [column.group for column in table.columns] == [
+        *("doc-llama, 2:4, 32 windows", "doc-llama, 2:4, 128 windows")
+    ]
+    assert body(table)[1:] == ["c4 — **8.00**", "docs 9.00 8.50"]
 
 
 def test_an_unknown_axis_is_refused(results: ResultsFolder) -> None:

@@ -1,6 +1,6 @@
 """Ablation tables: a metric over the values of one swept option, or over a grid of several."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -27,8 +27,11 @@ from thanos.reporting.measures import (
     with_variants,
 )
 
-# Over these axes values must differ, and what can be compared are the methods.
-_COMPARES_METHODS = {"nominal_sparsity", "calibration_windows"}
+# Columns that are split by what differs in the calibration, each with the axes that vary just that.
+_CALIBRATION = {
+    "calibration": {"calibration", "calibration_source"},
+    "calibration_windows": {"calibration_windows"},
+}
 
 
 def ablation_table(
@@ -42,10 +45,11 @@ def ablation_table(
     """One row per value of the swept column(s) `axis`, a column per model × pattern × method.
 
     `axis` is any column of the frame or its configuration key, several make a grid (mask metric ×
-    scope × update); where the runs have several calibrations, the columns are split by them too.
-    The best value of each column is marked; over `nominal_sparsity` or calibration sizes, the best
-    method of each row instead: where evidence supports it, for which a single seed needs `windows`,
-    of `collect`. `measure` is by default the first perplexity.
+    scope × update); where the runs have several calibrations, the columns are split by them too,
+    so that sources are compared at equal sizes. The best value of each column is marked; over
+    `nominal_sparsity` alone or calibration sizes, where values must differ, the best method of each
+    row instead: where evidence supports it, for which a single seed needs `windows`, of `collect`.
+    `measure` is by default the first perplexity.
     """
     axes = tuple(column_of(key) for key in ((axis,) if isinstance(axis, str) else axis))
     across = columns_across(frame, axes)
@@ -63,7 +67,7 @@ def ablation_table(
         for at in values
     ]
     evidence = Evidence(measure, windows, frame)
-    if over_rows := not _COMPARES_METHODS.isdisjoint(axes):
+    if over_rows := axes == ("nominal_sparsity",) or "calibration_windows" in axes:
         body = [_mark_row(row, heads, evidence) for row in body]
     else:
         for index in range(len(heads)):
@@ -86,10 +90,12 @@ def ablation_table(
 
 
 def columns_across(frame: pd.DataFrame, axes: Sequence[str]) -> tuple[str, ...]:
-    """`calibration`, if pruned runs differ in it and it is not what the axes vary."""
-    several = frame.loc[frame["pattern"] != DENSE, "calibration"].nunique() > 1
-    return (
-        ("calibration",) if several and not {"calibration", "calibration_source"} & {*axes} else ()
+    """`calibration` and its size, if pruned runs differ in it and it is not what the axes vary."""
+    pruned = frame[frame["pattern"] != DENSE]
+    return tuple(
+        column
+        for column, varying in _CALIBRATION.items()
+        if pruned[column].nunique() > 1 and varying.isdisjoint(axes)
     )
 
 
@@ -112,24 +118,41 @@ def sweep_points(rows: pd.DataFrame, axes: Sequence[str], across: Sequence[str])
 
     Columns of `over_seeds`, and `at`: the values of the axes; `head`: the texts of group
     (model, pattern, across) and method; `kind`: the pattern's title, without its sparsity if that
-    is the axis.
+    is an axis.
     """
     pruned = rows[rows["pattern"] != DENSE]
+    if "outlier_fraction" in axes:
+        pruned = from_no_outliers(pruned)
     keys = list(dict.fromkeys(["model", "pattern", "method", *VARIANT_COLUMNS, *across, *axes]))
     shown_apart = {*axes, *across}
     found: list[dict[str, Any]] = []
     for row in records(over_seeds(pruned, keys)):
         pattern = pattern_label(row["pattern"])
-        swept = "nominal_sparsity" in axes and pattern.kind != "n:m"
-        kind = pattern.kind.capitalize() if swept else pattern.title
-        group = ", ".join([row["model"], kind, *(axis_text(row[column]) for column in across)])
+        swept = "nominal_sparsity" in axes
+        kind = pattern.family if swept else pattern.title
+        group = ", ".join([row["model"], kind, *(_across_text(row, column) for column in across)])
         label = method_label(row, without=tuple(shown_apart))
         at = tuple(None if pd.isna(row[axis]) else row[axis] for axis in axes)
         place = (pattern.rank, 0.0 if swept else pattern.sparsity, pattern.group_size)
-        order = (row["model"], place, group, method_rank(row))
+        apart = natural(tuple(None if pd.isna(row[column]) else row[column] for column in across))
+        order = (row["model"], place, apart, method_rank(row))
         found.append({**row, "at": at, "head": (group, label), "kind": kind, "rank": order})
     found.sort(key=itemgetter("rank"))
     return pd.DataFrame(found)
+
+
+def from_no_outliers(pruned: pd.DataFrame) -> pd.DataFrame:
+    """The rows, those at α = 0 once per score that ranks the others: each line begins with them."""
+    ranked = pruned[pruned["outlier_fraction"] > 0]
+    scores = ranked[["model", "method", "outlier_score"]].drop_duplicates()
+    start = pruned.drop(index=ranked.index).drop(columns="outlier_score")
+    start = start.merge(scores, how="left", on=["model", "method"])
+    return pd.concat([start.fillna({"outlier_score": "exact"}), ranked], ignore_index=True)
+
+
+def _across_text(row: Mapping[str, Any], column: str) -> str:
+    text = axis_text(row[column])
+    return f"{text} windows" if column == "calibration_windows" else text
 
 
 def axis_text(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Line figures: a metric over a swept option, and the relative error layer by layer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,24 +39,27 @@ _MOST_TICKS = 6
 _PANEL_HEIGHT = 1.75  # inches
 
 
-def sweep_figure(frame: pd.DataFrame, axis: str, measure: Measure | None = None) -> Figure:
+def sweep_figure(
+    frame: pd.DataFrame, axis: str, measure: Measure | None = None, along: Sequence[str] = ()
+) -> Figure:
     """Lines of a metric over the values of `axis`: a panel per model (down) and pattern (across).
 
-    `axis` is as in `ablation_table`. Bars are 95% intervals over seeds, the dotted line
-    is the dense model. Runs that lack the option are left out.
+    `axis` is as in `ablation_table`, `along` are keys whose values follow from its. Bars are 95%
+    intervals over seeds, the dotted line is the dense model. Runs that lack the option are left
+    out.
     """
-    axis = column_of(axis)
-    across = columns_across(frame, (axis,))
-    rows = sweep_rows(frame, (axis, *across), measure)
+    axis, *others = (column_of(key) for key in (axis, *along))
+    across = columns_across(frame, (axis, *others))
+    rows = sweep_rows(frame, (axis, *others, *across), measure)
     measure = measure or main_measures(frame)[0]
-    points = sweep_points(rows, (axis,), across)
+    points = sweep_points(rows, (axis, *others), across)
     points = points[points["at"].map(lambda at: at[0] is not None)]
     if points.empty:
         raise UserError(f"figure over {axis}: no run has a value of it")
     points = points.assign(panel=points["head"].map(lambda head: head[0].split(", ", 1)[1]))
     dense = rows[rows["pattern"] == DENSE]
     models, panels = list(dict.fromkeys(points["model"])), list(dict.fromkeys(points["panel"]))
-    without = (axis, *across)
+    without = (axis, *others, *across)
     with house_style():
         width = COLUMN_WIDTH if len(panels) == 1 else max(2 * COLUMN_WIDTH, 1.7 * len(panels))
         figure = new_figure(width, (_PANEL_HEIGHT + 0.2) * len(models) + 0.4)

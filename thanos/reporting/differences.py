@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from thanos.reporting import notes
 from thanos.reporting.ablations import (
     axis_text,
     columns_across,
@@ -46,7 +47,8 @@ def difference_tables(
 
     Cells are percent of the reference's perplexity: positive where the other method is worse.
     Without `axes` the rows are methods within patterns and the columns models; with them the rows
-    are the values of the axes and the columns methods within patterns.
+    are the values of the axes and the columns methods within patterns, each against the reference
+    with the same outlier rows.
     """
     tables = []
     for measure in main_measures(frame):
@@ -78,7 +80,7 @@ def _by_pattern(frame: pd.DataFrame, evidence: Evidence) -> Table | None:
         if any(cell.value is not None for row in body for cell in row.cells):
             blocks.append(Block(pattern_label(pattern).title, tuple(body)))
     columns = tuple(Column(_heading(evidence.measure), model) for model in models)
-    return _table(("Method",), columns, blocks, evidence)
+    return _table(("Method",), columns, blocks, evidence, notes.outlier_note(with_variants(frame)))
 
 
 def _over_axes(frame: pd.DataFrame, evidence: Evidence, keys: Sequence[str]) -> Table | None:
@@ -86,24 +88,32 @@ def _over_axes(frame: pd.DataFrame, evidence: Evidence, keys: Sequence[str]) -> 
     across = columns_across(frame, axes)
     points = sweep_points(sweep_rows(frame, (*axes, *across), evidence.measure), axes, across)
     seen = {(row["at"], row["head"]): row["observations"] for row in records(points)}
-    heads = [
-        head
-        for head in dict.fromkeys(points["head"])
-        if head[1] != METHOD_NAMES[REFERENCE] and _group_has_reference(seen, head[0])
-    ]
+    plain = METHOD_NAMES[REFERENCE]
+    references_of: dict[tuple[str, str], tuple[str, str]] = {}
+    for head, score in zip(points["head"], points["outlier_score"], strict=True):
+        same_rows = method_label({"method": REFERENCE, "outlier_score": score}, without=axes)
+        compared = same_rows if same_rows != head[1] else plain
+        if head[1] != plain and _group_has(seen, (head[0], compared)):
+            references_of[head] = (head[0], compared)
+    heads = list(references_of)
     body = []
     for at in sorted(set(points["at"]), key=natural):
-        references = [seen.get((at, (group, METHOD_NAMES[REFERENCE]))) for group, _ in heads]
+        references = [seen.get((at, reference)) for reference in references_of.values()]
         others = [seen.get((at, head)) for head in heads]
         cells = tuple(map(_cell, [evidence] * len(heads), others, references))
         body.append(Row(tuple(map(axis_text, at)), cells))
     stub = tuple(text.replace("_", " ") for text in axes)
     columns = tuple(Column(group, label) for group, label in heads)
-    return _table(stub, columns, [Block(_heading(evidence.measure), tuple(body))], evidence)
+    blocks = [Block(_heading(evidence.measure), tuple(body))]
+    return _table(stub, columns, blocks, evidence, notes.outlier_note(frame))
 
 
 def _table(
-    stub: tuple[str, ...], columns: tuple[Column, ...], blocks: list[Block], evidence: Evidence
+    stub: tuple[str, ...],
+    columns: tuple[Column, ...],
+    blocks: list[Block],
+    evidence: Evidence,
+    footnotes: list[str],
 ) -> Table | None:
     cells = [cell for block in blocks for row in block.rows for cell in row.cells]
     if not any(cell.value is not None for cell in cells):
@@ -120,7 +130,7 @@ def _table(
         stub,
         columns,
         tuple(blocks),
-        (note,),
+        (note, *footnotes),
         _SUPPORTED,
     )
 
@@ -157,8 +167,8 @@ def _is_reference(row: Mapping[str, Any]) -> bool:
     return method_label(row) == METHOD_NAMES[REFERENCE]
 
 
-def _group_has_reference(seen: Iterable[_Key], group: str) -> bool:
-    return any(head == (group, METHOD_NAMES[REFERENCE]) for _, head in seen)
+def _group_has(seen: Iterable[_Key], reference: tuple[str, str]) -> bool:
+    return any(head == reference for _, head in seen)
 
 
 def _heading(measure: Measure) -> str:

@@ -69,6 +69,11 @@ class PatternLabel:
             return f"{self.kind.capitalize()} {100 * self.sparsity:.12g}%"
         return self.text.capitalize()
 
+    @property
+    def family(self) -> str:
+        """The title without the sparsity: `Unstructured`, `n:4`."""
+        return f"n:{-self.group_size}" if self.kind == "n:m" else self.kind.capitalize()
+
 
 def pattern_label(text: str) -> PatternLabel:
     """The label of a pattern's text, or of `dense`.

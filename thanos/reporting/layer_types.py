@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from thanos.reporting.ablations import axis_text
+from thanos.reporting.ablations import axis_text, from_no_outliers
 from thanos.reporting.grid import Block, Cell, Column, Row, Table
 from thanos.reporting.labels import (
     DENSE,
@@ -24,6 +24,8 @@ def layer_type_table(layers: pd.DataFrame, axis: str) -> Table | None:
     axis = column_of(axis)
     rows = with_variants(layers).dropna(subset=["relative_error", axis])
     rows = rows[rows["pattern"] != DENSE]
+    if axis == "outlier_fraction":
+        rows = from_no_outliers(rows)
     if rows[axis].nunique() < 2:
         return None
     keys = ["model", "pattern", "method", *(name for name in VARIANT_COLUMNS if name != axis)]

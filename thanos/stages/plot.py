@@ -41,8 +41,9 @@ _TIMED = ("method.block_size", "calibration.windows", "pattern")
 def draw(frame: pd.DataFrame, layers: pd.DataFrame, axes: list[str], folder: Path) -> None:
     """Draw every figure of a suite into `folder`; `captions.json` says what each shows.
 
-    An ablation of one key gets its metrics, and the pruning time, over it; the grid of components a
-    heat map; a comparison of methods gets its metrics by pattern, and every layer's error.
+    An ablation of one key, or of several that go together, gets its metrics, and the pruning time,
+    over it; the grid of components a heat map; a comparison of methods gets its metrics by pattern,
+    and every layer's error.
     """
     drawn = {}
     for name, figure, table, caption in _figures(frame, layers, axes):
@@ -56,14 +57,14 @@ def _figures(
 ) -> Iterator[tuple[str, Figure, str, str]]:
     """Name, figure, the table that has its numbers (or begins the names of several), caption."""
     measures = main_measures(frame)
-    if len(axes) == 1:
+    if axes and _go_together(frame, axes):
         over = axis_title(axes[0])
         for measure in measures:
             name = f"main-{measure.metric}-{measure.dataset}"
             caption = f"{measure.title[:-2].capitalize()} over {over}. {_SWEEP}"
-            yield name, sweep_figure(frame, axes[0], measure), name, caption
+            yield name, sweep_figure(frame, axes[0], measure, axes[1:]), name, caption
         if axes[0] in _TIMED:
-            figure = sweep_figure(frame, axes[0], Measure("seconds"))
+            figure = sweep_figure(frame, axes[0], Measure("seconds"), axes[1:])
             yield "seconds", figure, "seconds", f"Pruning time over {over}. {_TIME}"
     elif tuple(map(column_of, axes)) == GRID_AXES:
         for measure in measures:
@@ -83,6 +84,13 @@ def _figures(
         name = f"layers-{model}-{str(pattern).replace(':', '-')}"
         caption = f"{model}, {pattern_label(str(pattern)).title}. {_LAYERS}"
         yield name, layer_figure(pruned, str(model), str(pattern)), f"layers-{model}", caption
+
+
+def _go_together(frame: pd.DataFrame, axes: list[str]) -> bool:
+    """Whether the value of the first axis says those of the others."""
+    first, *others = map(column_of, axes)
+    values = frame[frame["pattern"] != DENSE].groupby(first)[others].nunique()
+    return bool((values <= 1).all(axis=None))
 
 
 def main() -> None:
