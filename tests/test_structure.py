@@ -10,19 +10,20 @@ import pytest
 ROOT = Path(__file__).parent.parent / "thanos"
 # stages -> workflow -> config -> identity -> evaluation, models, data -> pruning
 ALLOWED = {
+    "accelerator": set(),
     "errors": set(),
     "paths": set(),
     "layout": set(),
     "content": set(),
     "untrusted": set(),
     "artifacts": {"content", "errors", "untrusted"},
-    "pruning": set(),
+    "pruning": {"accelerator"},
     "testbed": set(),
-    "timing": {"errors", "pruning"},
-    "models": {"pruning", "artifacts", "content", "errors", "untrusted"},
+    "timing": {"accelerator", "errors", "pruning"},
+    "models": {"accelerator", "pruning", "artifacts", "content", "errors", "untrusted"},
     "data": {"errors", "testbed", "untrusted"},
     "compression": {"models", "artifacts", "content", "errors", "untrusted"},
-    "evaluation": {"compression", "data", "models", "errors"},
+    "evaluation": {"accelerator", "compression", "data", "models", "errors"},
     "reporting": {"artifacts", "errors", "layout", "pruning"},
     "regression": {"artifacts", "errors", "reporting"},
     "tracking": {"errors", "reporting"},
@@ -43,7 +44,7 @@ ALLOWED = {
         "evaluation",
         *("layout", "models", "opening", "paths", "pruning", "testbed"),
     },
-    "device": {"errors", "workflow"},
+    "device": {"accelerator", "errors", "workflow"},
 }
 ABOVE_ALL = {"stages", "__main__", "call", "cli"}
 
@@ -105,6 +106,46 @@ def test_the_mathematics_imports_only_torch():
     for file in (ROOT / "pruning").glob("*.py"):
         names = {name.split(".")[0] for name in imported(file)}
         assert names <= {"thanos", "torch", *sys.stdlib_module_names}, file
+
+
+def asks_what_a_device_is(tree):
+    """Whether code looks at a kind of device, or at what torch says of one, by any of its names."""
+    kinds = {"cpu", "cuda", "hip", "xpu", "mps"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            named = node.attr.removeprefix("is_")
+            if named in kinds - {"cpu"} | {"accelerator"} or node.attr == "is_cpu":
+                return True
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            values = {side.value for side in sides if isinstance(side, ast.Constant)}
+            if values & kinds and any(getattr(side, "attr", "") == "type" for side in sides):
+                return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x.is_cuda",
+        "torch.cuda.synchronize()",
+        "torch.accelerator.device_count()",
+        "torch.backends.mps.is_available()",
+        "x.device.type != 'cpu'",
+        "'cuda' == device.type",
+    ],
+)
+def test_a_question_about_devices_is_recognised(code):
+    assert asks_what_a_device_is(ast.parse(code))
+
+
+def test_one_module_knows_what_an_accelerator_is():
+    asking = {
+        file.relative_to(ROOT).as_posix()
+        for file in ROOT.rglob("*.py")
+        if asks_what_a_device_is(ast.parse(file.read_text()))
+    }
+    assert asking == {"accelerator.py"}
 
 
 @pytest.mark.parametrize(

@@ -4,24 +4,30 @@ from typing import Any
 
 import torch
 
+from .accelerator import count_devices, device_name, find_accelerator, has_device, is_accelerator
 from .errors import UserError
 from .workflow.gpus import claim_gpu
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device if there is one, otherwise the CPU.
+    """`auto` is the first accelerator if there is one, otherwise the CPU.
 
     Raises:
-        UserError: if a CUDA device is asked for and not there.
+        UserError: if an accelerator is asked for and not there.
     """
-    if name in ("auto", "cuda"):
+    if name != "cpu" and ":" not in name:
         claim_gpu()
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        return find_accelerator() or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or not has_device(device):
+        there = find_accelerator()
         raise UserError(
-            f"device {name} is not available ({torch.cuda.device_count()} CUDA devices); "
+            f"device {name} is not available (this machine has "
+            f"{'no accelerator' if there is None else f'{count_devices()} of kind {there}'}); "
             "use device=cpu or device=auto"
         )
     return device
@@ -32,12 +38,13 @@ def computing_dtype(device: torch.device) -> torch.dtype | None:
 
     On the CPU half precision is slow.
     """
-    return torch.float32 if device.type == "cpu" else None
+    return None if is_accelerator(device) else torch.float32
 
 
 def used(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """The device and dtype that a stage really computed with, for its record."""
-    name = {"name": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    found = device_name(device)
+    name = {} if found is None else {"name": found}
     return {
         "device": device.type,
         **name,

@@ -5,18 +5,8 @@ from torch import Tensor, nn
 from torch.sparse import SparseSemiStructuredTensor, to_sparse_semi_structured
 from transformers import PreTrainedModel
 
-_FIRST_CAPABILITY = (8, 0)  # Ampere
 _DTYPES = (torch.float16, torch.bfloat16)
 _ROWS, _COLUMNS = 32, 64  # sizes must be multiples of these, whichever library does the product
-
-
-def has_semi_structured_kernels(device: torch.device) -> bool:
-    """Whether the device multiplies 2:4 weights faster than dense ones."""
-    return (
-        device.type == "cuda"
-        and torch.version.cuda is not None
-        and torch.cuda.get_device_capability(device) >= _FIRST_CAPABILITY
-    )
 
 
 @torch.no_grad()

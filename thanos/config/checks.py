@@ -86,8 +86,11 @@ def checked(config: Config) -> Config:
     _check_choice("evaluation.quantization", config.evaluation.quantization, QUANTIZATIONS)
     _check_choice("outlier_score", config.outlier_score, ("exact", "separable"))
     _check_choice("method.order", config.method.order, ("block", "sublayer"))
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
-        raise UserError(f"device is {config.device!r}; expected auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"auto|cpu|(cuda|xpu|mps)(:\d+)?", config.device):
+        raise UserError(
+            f"device is {config.device!r}; expected auto, cpu or an accelerator: cuda, cuda:1, "
+            "xpu, mps"
+        )
     return config
 
 

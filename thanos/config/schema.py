@@ -158,7 +158,7 @@ class Config:
         seed: of the calibration windows
         precision: of the pruning mathematics: float32 or float64
         layer_errors: record every layer's relative error, which takes a Gram matrix
-        device: auto, cpu, cuda or cuda:N
+        device: auto, cpu or an accelerator: cuda, cuda:1, xpu, mps
         memory_budget: bytes of temporaries per layer; null: a share of what is free
         hidden_memory: GiB of hidden states in memory; more lie in mapped files
         mirror: folder that takes the hub's place: models, corpora, zero-shot data

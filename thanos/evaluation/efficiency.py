@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from thanos.accelerator import wait_for
 from thanos.compression.compact_linear import CompactLinear
 from thanos.compression.semi_structured import is_semi_structured
 
@@ -115,13 +116,8 @@ def _multiplications(module: nn.Module) -> float:
 
 
 def _timed(work: Work, device: torch.device) -> float:
-    _wait(device)
+    wait_for(device)
     started = time.perf_counter()
     work()
-    _wait(device)
+    wait_for(device)
     return 1e3 * (time.perf_counter() - started)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":  # kernels run behind the caller's back
-        torch.cuda.synchronize(device)

@@ -13,7 +13,7 @@ class Place:
     """The circumstances of a stage. None of them says what is computed.
 
     Attributes:
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu` or an accelerator: `cuda`, `cuda:1`, `xpu`, `mps`.
         mirror: folder that takes the hub's place.
         models_dir: folder of models that are stored in GGUF files, as safetensors.
         model_file: wheel or GGUF file that takes the package index's place.

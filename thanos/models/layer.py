@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from thanos.accelerator import wait_for
 from thanos.errors import UserError
 from thanos.pruning import InputStatistics, PruningError
 
@@ -125,6 +126,5 @@ def _for_rare_expert(
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":  # kernels run behind the caller's back
-        torch.cuda.synchronize(device)
+    wait_for(device)
     return time.perf_counter()

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Iterations between looks at which rows have converged; on a GPU every look waits for it.
+from thanos.accelerator import is_accelerator
+
+# Iterations between looks at which rows have converged; every look at an accelerator waits for it.
 _CHECK_EVERY = 1
-_CHECK_EVERY_ON_GPU = 8
+_CHECK_EVERY_ON_ACCELERATOR = 8
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def solve_masked(
     target = rr * tolerance**2
     tiny = torch.finfo(A.dtype).tiny
     flatness = len(A) * torch.finfo(A.dtype).eps
-    check_every = _CHECK_EVERY_ON_GPU if A.is_cuda else _CHECK_EVERY
+    check_every = _CHECK_EVERY_ON_ACCELERATOR if is_accelerator(A.device) else _CHECK_EVERY
 
     result = torch.zeros_like(R)
     converged = torch.zeros(len(R), dtype=torch.bool, device=R.device)

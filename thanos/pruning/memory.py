@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import torch
 
+from thanos.accelerator import free_memory
+
 # Larger segments are not faster; smaller machines get a share of what is free.
 _MOST = 512 * 2**20
 _LEAST = 16 * 2**20
@@ -13,9 +15,8 @@ _SHARE = 8
 
 def default_memory_budget(device: torch.device) -> int:
     """Bytes for temporaries on a device: an eighth of its free memory, at most 512 MiB."""
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
+    free = free_memory(device)
+    if free is None:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(_LEAST, min(_MOST, free // _SHARE))
 

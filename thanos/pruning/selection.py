@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thanos.accelerator import is_accelerator
+
 # Size of the sample of scores that brackets the threshold.
 _SAMPLE = 1 << 14
 # Scores per slice: small enough for a processor's cache, and for exact counts in float32.
 _SLICE = 1 << 18
-_SLICE_ON_GPU = 1 << 23
+_SLICE_ON_ACCELERATOR = 1 << 23
 # Scores that are looked through together for those in the bracket.
 _BUNCH = 16
 # An expected threshold is trusted to three times its last relative move, within these limits: a
@@ -122,7 +124,7 @@ def smallest_columns(losses: Tensor, k: int) -> Tensor:
 
 def _slices(W: Tensor, scale: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Yield (first row, scores) in slices of rows; every slice is written over the one before."""
-    rows = max(1, (_SLICE_ON_GPU if W.is_cuda else _SLICE) // W.shape[1])
+    rows = max(1, (_SLICE_ON_ACCELERATOR if is_accelerator(W.device) else _SLICE) // W.shape[1])
     buffer = W.new_empty((min(rows, len(W)), W.shape[1]))
     for row in range(0, len(W), rows):
         part = W[row : row + rows]

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..accelerator import has_semi_structured_kernels, is_accelerator
 from ..artifacts import verify_manifest, write_json
 from ..command import run_command, stage_parser
 from ..compression.compact import compact_model
-from ..compression.semi_structured import has_semi_structured_kernels, use_semi_structured
+from ..compression.semi_structured import use_semi_structured
 from ..device import dtype_name, resolve_device, used
 from ..errors import UserError
 from ..evaluation.efficiency import (
@@ -169,7 +170,7 @@ def _spread(name: str, values: list[float]) -> dict[str, float]:
 
 def _prepare(model: PreTrainedModel, device: torch.device) -> None:
     """Move to the device; on the CPU in float32, because half precision is slow there."""
-    if device.type == "cpu":
+    if not is_accelerator(device):
         model.float()
     model.to(device)  # type: ignore[arg-type]  # the library's decorator hides the argument
 

@@ -17,8 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from ..accelerator import free_memory, is_accelerator
 from ..artifacts import MANIFEST, read_json, verify_manifest, write_json
 from ..command import run_command, stage_parser
 from ..compression.packing import Sizes, file_sizes
@@ -211,11 +210,11 @@ class _Evaluation:
         return self._scored
 
     def _whole_model_fits(self) -> bool:
-        plan = plan_scoring(self.spec, self.place, self.folder, on_device=self.device.type != "cpu")
-        memory = self.inputs.memory
-        room = available_memory() if memory is None else memory * 2**20
-        if self.device.type == "cuda":
-            room = torch.cuda.mem_get_info(self.device)[0]
+        on_device = is_accelerator(self.device)
+        plan = plan_scoring(self.spec, self.place, self.folder, on_device=on_device)
+        memory, room = self.inputs.memory, free_memory(self.device)
+        if room is None:
+            room = available_memory() if memory is None else memory * 2**20
         how = "as a whole" if plan.fits(room) else "by blocks"
         logger.info("expected peak memory: %s; tasks take the model %s", plan, how)
         return plan.fits(room)

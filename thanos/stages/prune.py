@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ..accelerator import forget_peak, is_accelerator, peak_memory
 from ..artifacts import verify_manifest, write_json, write_manifest
 from ..command import run_command, stage_parser
 from ..content import remember_moved
@@ -59,9 +60,10 @@ def prune(
     folder = dense_folder(spec.model, place)
     open_tokenizer(spec.model, place)  # it goes with the pruned model; a damaged one is known now
     check_copied(folder)
-    plan = plan_pruning(spec, place, folder, on_device=device.type != "cpu")
+    plan = plan_pruning(spec, place, folder, on_device=is_accelerator(device))
     logger.info("expected peak memory: %s", plan)
     started = time.perf_counter()
+    forget_peak(device)
     dtype = computing_dtype(device)
     finished = FinishedBlocks(work, _causes(spec, found, drawn, device, dtype))
     resumed = len(finished)
@@ -94,7 +96,7 @@ def prune(
     return {
         **summary(layers),
         "seconds": time.perf_counter() - started,
-        "peak_memory_bytes": peak_memory(device),
+        "peak_memory_bytes": peak_memory(device) or host_peak(),
         "memory_plan": asdict(plan),
         "resumed_blocks": resumed,
         "weights": {
@@ -141,10 +143,8 @@ def _write_checkpoint(
     return manifest
 
 
-def peak_memory(device: torch.device) -> int:
-    """Bytes at the peak: of tensors on a GPU, otherwise of the whole process in memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+def host_peak() -> int:
+    """Bytes of the whole process in memory at the peak."""
     # Not getrusage's: that starts from what the process had taken which started this one.
     status = Path("/proc/self/status").read_text()
     return next(

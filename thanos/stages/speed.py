@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
+from ..accelerator import is_accelerator
 from ..artifacts import atomic_folder, write_json
 from ..command import parser, run_command
 from ..device import resolve_device, used
@@ -76,7 +77,7 @@ def main() -> None:
         for pattern in given.patterns:
             for alpha in given.alphas:
                 pair = pruned_pair(family, given.hidden, given.layers, given.tokens, pattern, alpha)
-                if device.type == "cuda":
+                if is_accelerator(device):
                     pair[0].half(), pair[1].half()
                 results = compare(*pair, parse_pattern(pattern), given.tokens, device)
                 named = {"model": f"{family}-{given.hidden}", "pattern": pattern}

@@ -68,6 +68,7 @@ def main() -> None:
 
     import torch
 
+    from ..accelerator import is_accelerator
     from ..device import resolve_device, used
     from ..identity.fingerprints import stage_fingerprint
     from ..provenance import provenance
@@ -84,7 +85,7 @@ def main() -> None:
     device, started = resolve_device(suite.device), time.time()
     rows = measure(suite, str(device))
     made = provenance(started, stage_fingerprint("timing"), used=used(device, torch.float32))
-    where = rows[0]["device"] if device.type == "cuda" else f"{rows[0]['threads']} CPU threads"
+    where = rows[0]["device"] if is_accelerator(device) else f"{rows[0]['threads']} CPU threads"
     table = timing_table(rows, f"Pruning time of one layer on {where}, median of {suite.repeats}")
     with atomic_folder(given.output) as folder:
         write_json(folder / "timing.json", {"rows": rows, "provenance": made})

@@ -17,6 +17,13 @@ import psutil
 import torch
 from torch import Tensor
 
+from thanos.accelerator import (
+    allocated_memory,
+    device_name,
+    forget_peak,
+    wait_for,
+)
+from thanos.accelerator import peak_memory as device_peak
 from thanos.pruning import (
     METHODS,
     InputStatistics,
@@ -110,15 +117,15 @@ def measure_alternating(
 
 
 class _Stopwatch:
-    """Wall-clock and processor seconds since its making; a GPU is waited for at both ends."""
+    """Wall-clock and processor seconds since its making; the device is waited for at both."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        _wait_for(device)
+        wait_for(device)
         self._start = time.perf_counter(), time.process_time()
 
     def read(self) -> tuple[float, float]:
-        _wait_for(self._device)
+        wait_for(self._device)
         return time.perf_counter() - self._start[0], time.process_time() - self._start[1]
 
 
@@ -133,17 +140,16 @@ class Peak:
 def peak_memory(device: torch.device) -> Iterator[Peak]:
     """Largest memory in use inside the context, above that at its start.
 
-    On a GPU what PyTorch allocated; on the CPU the resident memory, sampled every millisecond: very
-    short calls and memory reused from before show less than they took.
+    On an accelerator what PyTorch allocated; on the CPU the resident memory, sampled every
+    millisecond: very short calls and memory reused from before show less than they took.
     """
     peak = Peak()
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+    if (before := allocated_memory(device)) is not None:
+        forget_peak(device)
         yield peak
-        torch.cuda.synchronize(device)
-        peak.bytes = torch.cuda.max_memory_allocated(device) - before
+        wait_for(device)
+        peak.bytes = (device_peak(device) or before) - before
         return
     _return_free_memory()
     resident = psutil.Process().memory_info
@@ -263,12 +269,7 @@ def _relative_error(layer: SyntheticLayer, pruned: Tensor) -> float:
 
 
 def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return device_name(device) or str(device)
 
 
 def _return_free_memory() -> None:

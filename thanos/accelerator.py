@@ -1,0 +1,99 @@
+"""Accelerators, whoever made them: CUDA, ROCm, XPU, MPS and what else torch has a backend for.
+
+The only module that asks whether a device is one, what it can do and how much memory it has.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+_SEMI_STRUCTURED_FROM = (8, 0)  # CUDA's compute capability: Ampere
+
+Answer = TypeVar("Answer")
+
+
+def find_accelerator() -> torch.device | None:
+    """The kind of accelerator that this machine has, without an index; None if it has none."""
+    return torch.accelerator.current_accelerator(check_available=True)
+
+
+def is_accelerator(device: torch.device) -> bool:
+    """Whether a device is anything but the host, which need not wait for what it asks for."""
+    return device.type not in ("cpu", "meta")
+
+
+def has_device(device: torch.device) -> bool:
+    """Whether this machine has the device."""
+    if not is_accelerator(device):
+        return True
+    found = find_accelerator()
+    same = found is not None and found.type == device.type
+    return same and (device.index or 0) < count_devices()
+
+
+def count_devices() -> int:
+    """How many accelerators this machine has."""
+    return torch.accelerator.device_count()
+
+
+def device_name(device: torch.device) -> str | None:
+    """What its maker calls an accelerator; None for the host, and where torch does not know."""
+    if not is_accelerator(device):
+        return None
+    ask = getattr(torch.get_device_module(device), "get_device_name", None)
+    return None if ask is None else str(ask(device))
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until an accelerator has done what it was asked for; the host always has."""
+    if is_accelerator(device):
+        torch.accelerator.synchronize(device)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that tensors may still take on an accelerator; see `_told` for None."""
+
+    def ask(device: torch.device) -> int:
+        free, _ = torch.accelerator.get_memory_info(device)
+        kept = torch.accelerator.memory_reserved(device)  # by torch, for tensors to come
+        return free + kept - torch.accelerator.memory_allocated(device)
+
+    return _told(ask, device)
+
+
+def allocated_memory(device: torch.device) -> int | None:
+    """Bytes of the tensors on an accelerator; see `_told` for None."""
+    return _told(torch.accelerator.memory_allocated, device)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes of tensors on an accelerator so far; see `_told` for None."""
+    return _told(torch.accelerator.max_memory_allocated, device)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let `peak_memory` count from now on."""
+    _told(torch.accelerator.reset_peak_memory_stats, device)
+
+
+def has_semi_structured_kernels(device: torch.device) -> bool:
+    """Whether the device multiplies 2:4 weights faster than dense ones."""
+    return (
+        device.type == "cuda"
+        and torch.version.cuda is not None
+        and torch.cuda.get_device_capability(device) >= _SEMI_STRUCTURED_FROM
+    )
+
+
+def _told(ask: Callable[[torch.device], Answer], device: torch.device) -> Answer | None:
+    """An accelerator's answer; None on the host, and where a backend keeps no such account.
+
+    Those without an account of their own share the host's memory.
+    """
+    if not is_accelerator(device):
+        return None
+    try:
+        return ask(device)
+    except RuntimeError:  # NotImplementedError among them
+        return None
