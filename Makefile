@@ -44,8 +44,8 @@ test: setup  ## run the fast tests
 test-slow: setup  ## run the tests that take longer than a minute
 	@pytest -m 'slow and not slurm'
 
-test-gpu: setup  ## run the tests that need a CUDA device
-	@pytest -m gpu
+test-gpu: setup  ## run what runs on accelerators, on this machine's own if it has one
+	@pytest -m accelerator
 
 test-slurm: setup  ## run the demo on a real two-node Slurm, with faults; installs Debian's packages
 	@pytest -m 'slurm and not slow' -rs

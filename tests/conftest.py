@@ -1,8 +1,12 @@
 """Fixtures shared by all tests."""
 
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
+from types import ModuleType
 
+import pytest
 import torch
 
 # Two threads more or less change the last bits; the suite runs the same everywhere.
@@ -12,3 +16,31 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Hashes of files that tests write are nothing to remember.
 _cache = tempfile.TemporaryDirectory(prefix="thanos-cache-")
 os.environ["THANOS_CACHE"] = _cache.name
+
+
+@pytest.fixture
+def accelerator() -> Iterator[torch.device]:
+    """This machine's accelerator, or the virtual one where it has none."""
+    real = torch.accelerator.current_accelerator(check_available=True)
+    if real is not None:
+        yield torch.device(real.type, 0)
+        return
+    from virtual_device import attached  # torch keeps it from here on
+
+    with attached() as device:
+        yield device
+
+
+@pytest.fixture
+def virtual(accelerator: torch.device) -> ModuleType:
+    """The module of the virtual one, for what only that tells."""
+    if accelerator.type != "vdev":
+        pytest.skip("a real accelerator does not tell what a program waits for")
+    return sys.modules["virtual_device"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever asks for the accelerator is one of its tests."""
+    for item in items:
+        if "accelerator" in getattr(item, "fixturenames", ()):
+            item.add_marker("accelerator")

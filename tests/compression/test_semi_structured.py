@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from thanos.accelerator import has_semi_structured_kernels
 from thanos.compression.semi_structured import (
-    has_semi_structured_kernels,
     is_semi_structured,
     is_two_of_four,
     use_semi_structured,
@@ -31,13 +31,14 @@ def test_single_precision_and_odd_sizes_stay_as_they_are():
     assert use_semi_structured(model) == []
 
 
-@pytest.mark.gpu
-def test_same_products_on_a_gpu():
+def test_same_products_on_an_accelerator(accelerator):
+    if not has_semi_structured_kernels(accelerator):
+        pytest.skip(f"{accelerator} has no kernels for 2:4 weights")
     torch.manual_seed(0)
-    layer = nn.Linear(256, 128).half().cuda()
+    layer = nn.Linear(256, 128).half().to(accelerator)
     with torch.no_grad():
         layer.weight.copy_(prune_weight(layer.weight, None, "magnitude", "2:4").weight)
-    x = torch.randn(2, 7, 256, dtype=torch.float16, device="cuda")
+    x = torch.randn(2, 7, 256, dtype=torch.float16, device=accelerator)
     expected = layer(x)
 
     changed = use_semi_structured(nn.Sequential(layer))

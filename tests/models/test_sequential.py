@@ -290,13 +290,3 @@ def test_blocks_are_taken_and_given_back_one_at_a_time(tiny, windows):
 
     expected = [[("take", index, "cpu"), ("give back", index, 7)] for index in range(3)]
     assert source.log == [step for steps in expected for step in steps]
-
-
-@pytest.mark.gpu
-def test_pruning_on_a_gpu_leaves_the_model_on_the_host(tiny, windows):
-    model = tiny("llama")
-
-    records = prune_model(model, windows, halve, statistics="gram", device="cuda")
-
-    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
-    assert {record.sparsity for record in records} == {0.5}
