@@ -17,6 +17,7 @@ from .models import (
     prune_model,
 )
 from .models.dense import refuse
+from .models.reconstruction import Reconstruction
 from .models.sequential import Statistics
 from .models.source import PrunedBlocks
 from .opening import dense_folder
@@ -129,7 +130,7 @@ def prune_blocks(
         storage_dtype: what pruned weights are rounded to.
         done: records of the first blocks, which the source hands out pruned.
         hidden: where hidden states are kept.
-        dense_hidden: where those of the dense model are kept, if they are wanted.
+        dense_hidden: where those of the dense model are kept, if the spec has two streams.
     """
     needed = required_statistics(
         *(spec.method, spec.outlier_fraction, spec.refine_steps),
@@ -140,7 +141,7 @@ def prune_blocks(
         windows,
         layer_pruner(spec, place.memory_budget, storage_dtype),
         statistics="gram" if spec.layer_errors else needed,
-        batch_size=place.calibration_batch,
+        batch_size=spec.reconstruction_batch or place.calibration_batch,
         device=device,
         statistics_dtype=getattr(torch, spec.precision),
         skip=spec.skip,
@@ -148,10 +149,19 @@ def prune_blocks(
         order="sublayer" if spec.order == "sublayer" else "block",
         correction=spec.correction > 0,
         masks=_masks(spec, place, source),
+        reconstruction=_reconstruction(spec, storage_dtype),
         done=done,
         hidden=hidden,
         dense_hidden=dense_hidden,
     )
+
+
+def _reconstruction(spec: PruningSpec, storage_dtype: torch.dtype) -> Reconstruction | None:
+    if not spec.reconstruction_steps or spec.calibration is None:
+        return None
+    assert spec.reconstruction_rate is not None
+    seed = spec.calibration.seed
+    return Reconstruction(spec.reconstruction_steps, spec.reconstruction_rate, seed, storage_dtype)
 
 
 def _masks(spec: PruningSpec, place: Place, source: BlockSource) -> StreamedBlocks | None:

@@ -10,6 +10,7 @@ from thanos.errors import UserError
 from thanos.models import FinishedBlocks, StreamedBlocks, find_blocks, linear_layers, prune_model
 from thanos.models.activations import input_groups
 from thanos.models.experts import ExpertMatrix
+from thanos.models.reconstruction import Reconstruction
 from thanos.models.replay import record
 from thanos.models.source import BlocksInMemory
 from thanos.pruning import prune_weight
@@ -157,10 +158,12 @@ def corrected_2_4(weight, statistics):
 OPTIONS = {"statistics": "gram", "batch_size": 2, "order": "sublayer", "correction": True}
 
 
+@pytest.mark.parametrize("steps", [0, 4])
 @pytest.mark.parametrize("family", ["llama-tied-biased", "gpt2", "gemma2"])
-def test_streamed_and_resumed_it_is_what_it_is_in_memory(tiny, family, windows, tmp_path):
+def test_streamed_and_resumed_it_is_what_it_is_in_memory(tiny, family, steps, windows, tmp_path):
     """After each block a run goes on from the disk: pruned blocks, and dense ones to aim at."""
     model = tiny(family)
+    options = {**OPTIONS, "reconstruction": Reconstruction(steps, 1e-2) if steps else None}
     (tmp_path / "dense").mkdir()
     model.save_pretrained(tmp_path / "dense")
     for _ in range(3):
@@ -174,11 +177,11 @@ def test_streamed_and_resumed_it_is_what_it_is_in_memory(tiny, family, windows, 
             return corrected_2_4(weight, statistics)
 
         try:
-            prune_model(source, windows, stop_after_one, done=finished.records, **OPTIONS)
+            prune_model(source, windows, stop_after_one, done=finished.records, **options)
         except KeyboardInterrupt:
             assert len(finished) == already + 1
 
-    prune_model(model, windows, corrected_2_4, **OPTIONS)
+    prune_model(model, windows, corrected_2_4, **options)
 
     blocks = find_blocks(model)
     for index, block in enumerate(blocks.modules):

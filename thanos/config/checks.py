@@ -65,6 +65,7 @@ def checked(config: Config) -> Config:
         "evaluation.max_windows": config.evaluation.max_windows,
         "evaluation.limit": config.evaluation.limit,
         "method.block_size": config.method.block_size,
+        "method.reconstruction_batch": config.method.reconstruction_batch,
         "memory_budget": config.memory_budget,
     }
     for key, value in positive.items():
@@ -76,6 +77,8 @@ def checked(config: Config) -> Config:
         ("method.damping", config.method.damping),
         ("method.refine_steps", config.method.refine_steps),
         ("method.correction", config.method.correction),
+        ("method.reconstruction_steps", config.method.reconstruction_steps),
+        ("method.reconstruction_rate", config.method.reconstruction_rate),
         ("hidden_memory", config.hidden_memory),
     ):
         if number < 0:

@@ -36,7 +36,7 @@ class Choices:
             return False
         by_method = method.needs_factor or method.metric == "wanda" or config.method.refine_steps
         others = config.method.correction or config.outlier_fraction or config.layer_errors
-        return bool(by_method or others)
+        return bool(by_method or others or self.reconstructs)
 
     @property
     def damped(self) -> bool:
@@ -53,6 +53,11 @@ class Choices:
     def ranks_rows(self) -> bool:
         """Whether outlier rows are chosen."""
         return self.config.outlier_fraction > 0 and not self.masked
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether pruned blocks are trained."""
+        return self.method is not None and self.config.method.reconstruction_steps > 0
 
     @property
     def alternating(self) -> bool:
@@ -99,6 +104,7 @@ USES = (
             *("pattern", "outlier_fraction", "outlier_score", "precision", "layer_errors"),
             *("method.block_size", "method.damping", "method.refine_steps", "method.metric"),
             *("method.scope", "method.update", "method.order", "method.correction", "method.mask"),
+            "method.reconstruction_steps",
             *("model.skip", "model.rare_experts", "evaluation.efficiency"),
         ),
         lambda choices: choices.method is not None,
@@ -122,6 +128,11 @@ USES = (
         ("method.iterations", "method.penalty", "method.schedule"),
         lambda choices: choices.alternating,
         lambda choices: choices.pruning,
+    ),
+    Use(
+        ("method.reconstruction_rate", "method.reconstruction_batch"),
+        lambda choices: choices.reconstructs,
+        lambda choices: f"{choices.pruning} and method.reconstruction_steps=0",
     ),
     Use(
         ("method.scope", "outlier_fraction", "outlier_score"),

@@ -128,7 +128,10 @@ def _of_windows(spec: WindowsSpec, place: Place) -> Fingerprint:
 
 def _of_pruning(spec: PruningSpec, place: Place) -> Fingerprint:
     unused = spec.method.modules_unused(spec.pattern, spec.refine_steps, spec.correction)
-    code = source_hashes("thanos.stages.prune", {f"thanos.pruning.{name}" for name in unused})
+    modules = {f"thanos.pruning.{name}" for name in unused}
+    if not spec.reconstruction_steps:
+        modules.add("thanos.models.reconstruction")
+    code = source_hashes("thanos.stages.prune", modules)
     return Fingerprint(code, _versions(*_TENSORS), _model(spec.model, place))
 
 

@@ -16,7 +16,9 @@ from .spec import Spec
 DENSE = "dense"
 # Options that came after the first results: where they are off they are in no identity, so that
 # these keep their names.
-_LATER = {"iterations", "penalty", "schedule", "order", "correction", "mask"}
+_LATER = {"iterations", "penalty", "schedule", "order", "correction", "mask"} | {
+    *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch")
+}
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,9 @@ class PruningSpec(Spec):
         order: whose inputs a layer is calibrated on, within a block.
         correction: β, how far the targets go towards the dense model's outputs.
         mask: a pruned model whose zeros are removed, in place of a choice by metric and scope.
+        reconstruction_steps: to train each pruned block for the dense model's outputs.
+        reconstruction_rate: learning rate of the first of these steps.
+        reconstruction_batch: windows per step.
         precision: float32 or float64, of the pruning mathematics.
         layer_errors: whether every layer's relative error is recorded.
         skip: layers left dense on purpose.
@@ -184,6 +189,9 @@ class PruningSpec(Spec):
     order: str = "block"
     correction: float = 0.0
     mask: ModelSpec | None = None
+    reconstruction_steps: int = 0
+    reconstruction_rate: float | None = None
+    reconstruction_batch: int | None = None
 
     @property
     def readable(self) -> str:
@@ -192,6 +200,11 @@ class PruningSpec(Spec):
         named = (n for n in METHODS if self._choices(compose(n, self.pattern)) == chosen)
         name = next(named, "-".join(filter(None, chosen)))
         return f"{name if self.mask is None else f'{self.method.update}-masked'}-{self.pattern}"
+
+    @property
+    def streams(self) -> int:
+        """Of hidden states: two where the dense model runs beside the pruned one."""
+        return 2 if self.correction or self.reconstruction_steps else 1
 
     @property
     def alternation(self) -> Alternation:

@@ -27,14 +27,6 @@ class Streams:
     pruned: Recording
     dense: Recording | None = None
 
-    def advance(
-        self, index: int, block: nn.Module, twin: nn.Module | None, device: torch.device | str
-    ) -> None:
-        """Replace the hidden states by the outputs of block `index`, pruned and dense."""
-        self.pruned.advance(index, block, device)
-        if self.dense is not None and twin is not None:
-            self.dense.advance(index, twin, device)
-
 
 @dataclass(frozen=True)
 class BlockPruning:

@@ -25,7 +25,7 @@ _LAYOUT = {
 _NAME = re.compile(r"(?P<experts>.+)\.\d+\.(?P<part>gate|up|down)_proj")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExpertMatrix(LinearLayer):
     """One matrix of one expert: some rows of one entry of a parameter (E, rows, in_features)."""
 
@@ -38,10 +38,9 @@ class ExpertMatrix(LinearLayer):
         """Never: see `_LAYOUT`."""
         return False
 
-    @property
-    def stored(self) -> Tensor:
+    def part(self, whole: Tensor) -> Tensor:
         """The matrix in its parameter, (out_features, in_features)."""
-        return self.module.get_parameter(self.parameter).detach()[self.expert, self.rows]
+        return whole[self.expert, self.rows]
 
 
 def has_experts(module: nn.Module) -> bool:
@@ -59,7 +58,11 @@ def expert_matrices(module: nn.Module, name: str) -> dict[str, LinearLayer]:
     }
     return {
         f"{name}.{expert}.{part}": ExpertMatrix(
-            f"{name}.{expert}.{part}", module, parameter, expert, rows
+            name=f"{name}.{expert}.{part}",
+            module=module,
+            parameter=parameter,
+            expert=expert,
+            rows=rows,
         )
         for expert in range(count)
         for part, (parameter, rows) in parts.items()

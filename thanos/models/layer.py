@@ -104,12 +104,17 @@ def prune_linear_layer(
         block=block,
         name=layer.name,
         shape=layer.shape,
-        sparsity=1 - int(written.count_nonzero()) / written.numel(),
+        sparsity=share_of_zeros(written),
         relative_error=result.relative_error,
         seconds=seconds,
         damping=result.damping,
         details={**result.details, **notes},
     )
+
+
+def share_of_zeros(weight: Tensor) -> float:
+    """The true sparsity of a weight."""
+    return 1 - int(weight.count_nonzero()) / weight.numel()
 
 
 def _for_rare_expert(

@@ -13,6 +13,7 @@ class LinearLayer:
 
     name: str  # full name in the model
     module: nn.Module
+    parameter: str = "weight"  # of the module, which holds the weight
 
     @property
     def transposed(self) -> bool:
@@ -22,7 +23,11 @@ class LinearLayer:
     @property
     def stored(self) -> Tensor:
         """The weight as the module stores it, without gradient."""
-        return self.module.get_parameter("weight").detach()
+        return self.part(self.module.get_parameter(self.parameter).detach())
+
+    def part(self, whole: Tensor) -> Tensor:
+        """This layer's part of a tensor that is laid out as its parameter is."""
+        return whole
 
     @property
     def weight(self) -> Tensor:

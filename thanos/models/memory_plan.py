@@ -21,6 +21,8 @@ PROGRAM_WITH_CUDA = 3072 * MIB
 _TOKENS_PER_SLICE = 16384  # of inputs that are widened at a time, see InputStatistics
 # What the allocator keeps in pieces and the libraries' scratch memory come on top.
 _SLACK = 1.15
+# Copies of a block's weights in float32: moving, the best, now, their gradients, Adam's moments.
+_TRAINED = 6
 _SOLVER_BUDGET = 512 * MIB  # of temporaries, see thanos.pruning.memory
 
 Statistics = Literal["none", "diagonal", "gram"]
@@ -41,6 +43,7 @@ class Work:
         hidden_budget: bytes of hidden states beyond which they lie in mapped files.
         streams: of hidden states: 2 where the dense model runs beside the pruned one, which takes
             a second block and, beside every Gram matrix, one more.
+        trains: whether blocks are trained once they are pruned, see `reconstruction`.
     """
 
     windows: int
@@ -52,6 +55,7 @@ class Work:
     precision: int
     hidden_budget: int
     streams: int = 1
+    trains: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,9 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
             forward += min(batch, _TOKENS_PER_SLICE) * widest * work.precision
     solve = max(_solve(*shape, stored, work) for _, shape in layers)
     pruning = work.streams * block + gram + max(forward, solve)
+    if work.trains:  # statistics and twin are gone; what goes forward is kept for the way back
+        weights = max(shapes.blocks) // stored * FLOAT32
+        pruning = max(pruning, block + _TRAINED * weights + 2 * forward)
     kept = hidden if hidden <= work.hidden_budget else work.streams * batch * hidden_size * size
     if on_device:
         host, device = PROGRAM_WITH_CUDA + with_slack(kept + max(around, block)), pruning

@@ -26,7 +26,7 @@ class Recording:
     _passed: dict[int, Passed] = field(default_factory=lambda: defaultdict(Passed))  # [batch]
 
     def passes(
-        self, index: int, block: nn.Module, device: torch.device | str
+        self, index: int, block: Callable[..., Any], device: torch.device | str
     ) -> Iterator[Callable[[], Tensor]]:
         """For each batch, a function that runs block `index` on the batch's hidden states."""
         for batch in range(len(self.hidden)):
@@ -49,7 +49,13 @@ class Recording:
             self.hidden[batch] = states.to(self.hidden[batch].device)
 
     def _run(
-        self, batch: int, index: int, block: nn.Module, device: torch.device | str, *, keep: bool
+        self,
+        batch: int,
+        index: int,
+        block: Callable[..., Any],
+        device: torch.device | str,
+        *,
+        keep: bool,
     ) -> Tensor:
         """The block's outputs (B, T, d), on `device`."""
         hidden, calls, passed = self.hidden[batch], self.calls[batch], self._passed[batch]

@@ -3,7 +3,8 @@
 import copy
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,8 +18,10 @@ from .causality import CausalProbe
 from .context import longest_window
 from .dense import CalledWronglyError, refuse
 from .heap import release_freed
-from .layer import LayerRecord, PruneLayer
+from .layer import LayerRecord, PruneLayer, share_of_zeros
+from .linear import LinearLayer
 from .progress import report_progress
+from .reconstruction import Reconstruction, check_batches, reconstruct
 from .rehearsal import rehearse
 from .replay import record
 from .source import BlocksInMemory, BlockSource, PrunedBlocks
@@ -41,6 +44,7 @@ def prune_model(
     order: Order = "block",
     correction: bool = False,
     masks: BlockSource | None = None,
+    reconstruction: Reconstruction | None = None,
     done: Sequence[Sequence[LayerRecord]] = (),
     hidden: list[Tensor] | None = None,
     dense_hidden: list[Tensor] | None = None,
@@ -52,9 +56,10 @@ def prune_model(
 
     Args:
         model: a loaded model, or another source of its blocks.
-        windows: (n, T) token ids to calibrate on; not used if `statistics` is "none".
+        windows: (n, T) token ids to calibrate on; not used if `statistics` is "none" and no block
+            is reconstructed.
         prune_layer: (weight, statistics of its inputs or None) -> pruned weight.
-        statistics: what `prune_layer` needs; with "none" the model never runs.
+        statistics: what `prune_layer` needs; with "none" the model does not run for it.
         batch_size: windows per forward pass.
         device: where blocks run and are pruned.
         statistics_dtype: dtype in which inputs are accumulated, whatever the model's.
@@ -65,6 +70,8 @@ def prune_model(
             ("block"), or as the layers before it in the block leave it ("sublayer").
         correction: let the statistics hold what the layers get in the dense model.
         masks: the same model pruned otherwise; what is zero there is removed.
+        reconstruction: how every pruned block is trained to give the dense model's outputs, on
+            the same windows, a batch at a time.
         done: records of the first blocks, which the source hands out pruned: they only run again,
             to give the next block its inputs, bit for bit what they were.
         hidden: the empty list to keep hidden states in; see `hidden_states`.
@@ -77,12 +84,14 @@ def prune_model(
     check_layers(source.blocks, skip)
     count, done = len(source.blocks), tuple(done)
     recording = dense = None
-    if statistics != "none" and len(done) < count:
+    if (statistics != "none" or reconstruction is not None) and len(done) < count:
         windows = _checked_windows(source.model, windows)
         probe = CausalProbe(source.model, source.blocks, windows)
         recording = record(source.model, source.blocks, windows, batch_size, hidden)
         rehearse(recording, source.blocks, skip)
-        dense = recording.again(dense_hidden) if correction else None
+        if reconstruction is not None:
+            check_batches(len(recording.hidden))
+        dense = recording.again(dense_hidden) if correction or reconstruction else None
     streams = None if recording is None else Streams(recording, dense)
     records: list[LayerRecord] = []
     with report_progress(len(done), count) as progress:
@@ -110,15 +119,33 @@ def prune_model(
                     probe.check(block, device)
                 layers = {} if old else linear_layers(block, name, skip)
                 removed = None if masks is None or old else _zeros(masks, index, skip, device)
-                its = None if twin is None else (twin, linear_layers(twin, name, skip))
-                new = pruning.prune(index, layers, block, streams, its, removed)
-                if streams is not None and index + 1 < count:
-                    streams.advance(index, block, twin, device)
+                its = (twin, linear_layers(twin, name, skip)) if twin and correction else None
+                calibrates = streams if statistics != "none" else None
+                new = pruning.prune(index, layers, block, calibrates, its, removed)
+                trains, last = reconstruction is not None and not old, index + 1 == count
+                if dense is not None and twin is not None and (trains or not last):
+                    dense.advance(index, twin, device)
+                del twin, its
+                if trains and recording is not None and dense is not None:
+                    assert reconstruction is not None
+                    found = reconstruct(
+                        *(index, layers, block, recording, dense.hidden),
+                        *(reconstruction, device),
+                    )
+                    new = [_trained(record, layers[record.name], found) for record in new]
+                if recording is not None and not last:
+                    recording.advance(index, block, device)
             source.give_back(index, block, done[index] if old else new)
             release_freed()
             progress.block(index)
             records += done[index] if old else new
     return records
+
+
+def _trained(record: LayerRecord, layer: LinearLayer, found: dict[str, Any]) -> LayerRecord:
+    """A layer's record after its block was reconstructed."""
+    details = {**record.details, **found}
+    return replace(record, sparsity=share_of_zeros(layer.weight), details=details)
 
 
 def _zeros(

@@ -72,7 +72,7 @@ def prune(
     )
     check_layers(spec, model)
     size = model.hidden_bytes(0 if windows is None else windows.numel())
-    size *= 2 if spec.correction else 1
+    size *= spec.streams
     room = partial(hidden_states, size, place.hidden_budget, work)
     layers = prune_blocks(
         spec,
@@ -83,7 +83,7 @@ def prune(
         storage_dtype=model.storage_dtype,
         done=tuple(finished.records),
         hidden=room(),
-        dense_hidden=room() if spec.correction else None,
+        dense_hidden=room() if spec.streams > 1 else None,
     )
     facts = {
         "spec": spec.to_json(),

@@ -68,16 +68,19 @@ def plan_pruning(spec: PruningSpec, place: Place, folder: Path, *, on_device: bo
             *(method, spec.outlier_fraction, spec.refine_steps),
             *(spec.outlier_score, spec.correction),
         )
+    if spec.reconstruction_steps and statistics == "none":
+        statistics = "diagonal"  # of its own it needs none, but the hidden states of all windows
     work = Work(
         windows=calibration.windows if calibration else 0,
         tokens=calibration.context if calibration else 0,
-        batch_size=place.calibration_batch,
+        batch_size=spec.reconstruction_batch or place.calibration_batch,
         statistics=statistics,
         squares=_squares(spec),
         temporaries=_temporaries(spec, statistics),
         precision=8 if spec.precision == "float64" else 4,
         hidden_budget=place.hidden_budget,
-        streams=2 if spec.correction else 1,
+        streams=spec.streams,
+        trains=spec.reconstruction_steps > 0,
     )
     return _planned(folder, work, on_device)
 
