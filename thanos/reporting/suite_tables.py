@@ -11,6 +11,7 @@ from thanos.reporting.ablations import ablation_table
 from thanos.reporting.differences import difference_tables
 from thanos.reporting.efficiency import efficiency_tables
 from thanos.reporting.frame import Collected, from_csv
+from thanos.reporting.gap import gap_tables
 from thanos.reporting.grid import Table
 from thanos.reporting.labels import DENSE, pattern_label
 from thanos.reporting.layer_types import layer_type_table
@@ -62,6 +63,7 @@ def comparison_tables(
         for table in main_tables(frame, published, windows)
     ]
     tables += [_titled(table, title, table.title) for table in difference_tables(frame, windows)]
+    tables += [_titled(table, title, table.title) for table in gap_tables(frame, windows)]
     shares = recovered(frame)
     for table in main_tables(shares, windows=windows) if main_measures(shares) else []:
         name = table.name.replace("main", "recovery", 1)

@@ -18,6 +18,7 @@ from ..provenance import provenance
 from ..reporting.curves import axis_title, layer_figure, sweep_figure
 from ..reporting.figures import main_figure
 from ..reporting.frame import from_csv
+from ..reporting.gap_figure import gap_figures
 from ..reporting.heatmap import GRID_AXES, component_figure
 from ..reporting.labels import DENSE, column_of, pattern_label
 from ..reporting.measures import Measure, main_measures
@@ -28,6 +29,10 @@ _LOOK = "One colour and marker per method throughout; hollow: with outlier rows.
 _SWEEP = f"Bars are 95% intervals over seeds, the dotted line is the dense model. {_LOOK}"
 _TIME = f"Wall time, with other jobs beside it. {_LOOK}"
 _DOTS = f"Placed by the distance to the dense model; bars are 95% intervals over seeds. {_LOOK}"
+_GAP = (
+    "Share of the gap in log perplexity between Thanos and the dense model that is closed, over "
+    "the seconds that pruning the model took, with other jobs beside it."
+)
 _GRID = (
     "loss over the dense model in percent, by the mask's metric (down), its scope (above) and the "
     "update of the remaining weights (below)."
@@ -78,6 +83,9 @@ def _figures(
         name = f"main-{measure.metric}-{measure.dataset}"
         caption = f"{measure.title[:-2].capitalize()}. {_DOTS}"
         yield name, main_figure(frame, measure), name, caption
+    for measure, figure in gap_figures(frame):
+        name = f"gap-{measure.dataset}"
+        yield name, figure, name, f"{_GAP} {_LOOK}"
     pruned = layers.dropna(subset=["relative_error"])
     pruned = pruned[pruned["quantization"] == "none"]  # the others were pruned the same way
     for (model, pattern), _ in pruned[pruned["pattern"] != DENSE].groupby(["model", "pattern"]):

@@ -1,0 +1,57 @@
+"""The share of the gap to the dense model that options of the pruning pass close."""
+
+import math
+
+import pytest
+from results_folder import ResultsFolder
+
+from thanos.reporting.frame import Collected
+from thanos.reporting.gap import gap_tables
+from thanos.reporting.gap_figure import gap_figures
+from thanos.reporting.render import to_markdown
+
+
+def collected(results: ResultsFolder, plus: dict[str, object]) -> Collected:
+    """Three seeds of Thanos, of it with options, and of Wanda, as losses (nats) above the dense."""
+    runs = [results.run("a", "dense", "dense", math.exp(3.0))]
+    for seed, noise in enumerate((0.01, 0.0, -0.01)):
+        for method, options, loss in (
+            ("thanos", {}, 3.4),
+            ("thanos", plus, 3.3 if noise else 3.32),
+            ("wanda", {}, 3.8),
+        ):
+            value = math.exp(loss + noise)
+            runs.append(results.run("a", "2:4", method, value, seed=seed, options=dict(options)))
+    return results.collect(runs)
+
+
+def test_shares_are_of_losses_and_paired_over_seeds(results: ResultsFolder) -> None:
+    found = collected(results, {"order": "sublayer"})
+    (table,) = gap_tables(found.results, found.windows)
+    lines = to_markdown(table).splitlines()
+    # 0.1, 0.08 and 0.1 of 0.4: their mean, and t(2 degrees) times their standard error.
+    half_width = 4.3027 * 100 / 0.4 * 0.0115470 / math.sqrt(3)
+    assert f"| Thanos (sublayer) | **+23.3** ± {half_width:.1f} |" in lines
+    assert "| Wanda | **-100.0** ± 0.0 |" in lines
+    assert not any(line.startswith(("| Thanos |", "| Dense")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"correction": 0.5}, {"reconstruction_steps": 9}, {"order": "sublayer", "refine_steps": 4}],
+)
+def test_options_that_make_the_table(results: ResultsFolder, options: dict[str, object]) -> None:
+    found = collected(results, options)
+    assert [table.name for table in gap_tables(found.results, found.windows)] == ["gap-docs"]
+    assert len(gap_figures(found.results)) == 1
+
+
+def test_a_comparison_of_the_papers_methods_has_none(results: ResultsFolder) -> None:
+    found = collected(results, {"refine_steps": 20})
+    assert gap_tables(found.results, found.windows) == []
+    assert gap_figures(found.results) == []
+
+
+def test_without_a_dense_model_there_is_no_gap(results: ResultsFolder) -> None:
+    frame = collected(results, {"correction": 1.0}).results
+    assert gap_tables(frame[frame["pattern"] != "dense"]) == []
