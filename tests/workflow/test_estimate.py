@@ -66,6 +66,11 @@ def test_products_are_those_of_the_shapes():
         (["method=thanos"], ["method=thanos-refined"]),
         (["method=thanos", "pattern=structured:0.3"], ["method=thanos", "pattern=2:4"]),
         (["method=thanos"], ["method=thanos", "calibration.windows=17"]),
+        (["method=thanos"], ["method=admm"]),
+        (["method=admm"], ["method=admm", "method.iterations=40"]),
+        (["method=thanos"], ["method=thanos", "method.order=sublayer"]),
+        (["method=thanos"], ["method=thanos", "method.correction=1"]),
+        (["method=thanos-plus"], ["method=thanos-plus", "method.reconstruction_steps=9"]),
     ],
 )
 def test_more_work_takes_longer(cheap, dear):

@@ -33,8 +33,15 @@ _SOLVE = {
     ("joint", "unstructured"): (73, 2.5),
     ("joint", "structured"): (22, 1.9),
     ("joint", "n:m"): (123, 1.0),
+    # Of the alternating update numbers are per iteration, with a product each.
+    ("alternating", "unstructured"): (15, 4.0),
+    ("alternating", "structured"): (10, 4.0),
+    ("alternating", "n:m"): (10, 4.0),
 }
 _REFINEMENT_PRODUCTS = 2  # per step
+# Passes through a block up to one group of layers after the other, and of a step of training.
+_SUBLAYER_PASSES = 1.4
+_PASSES_PER_STEP = 3.5  # forward, backward, and the windows that judge
 # Questions, requests per question, tokens per request.
 _TASKS = {
     "doc_continuation": (400, 4, 80),
@@ -101,6 +108,9 @@ def _pruning(spec: PruningSpec, shapes: Shapes) -> Cost:
     kind = "n:m" if isinstance(spec.pattern, SemiStructured) else "structured"
     kind = "unstructured" if isinstance(spec.pattern, Unstructured) else kind
     per_weight, per_product = _SOLVE[spec.method.update, kind]
+    if spec.method.update == "alternating":
+        iterations = spec.alternation.iterations
+        per_weight, per_product = iterations * per_weight, iterations + per_product
     per_product += _REFINEMENT_PRODUCTS * spec.refine_steps
     solve = Cost()
     for _, (rows, columns) in shapes.layers:
@@ -110,9 +120,13 @@ def _pruning(spec: PruningSpec, shapes: Shapes) -> Cost:
     if spec.calibration is not None:
         tokens = spec.calibration.windows * _length(spec.calibration.context, shapes)
         length = _length(spec.calibration.context, shapes)
-        total += _scaled(_forward(tokens, length, shapes), 2)
-        if spec.layer_errors or spec.method.needs_factor:
-            total += Cost(2.0 * tokens * _seen(shapes, _squares) * blocks)
+        gathering = _SUBLAYER_PASSES if spec.order == "sublayer" else 1
+        total += _scaled(_forward(tokens, length, shapes), spec.streams * (gathering + 1))
+        if spec.layer_errors or spec.method.needs_factor or spec.correction:
+            products = 4.0 if spec.correction else 2.0
+            total += Cost(products * tokens * _seen(shapes, _squares) * blocks)
+        trained = spec.reconstruction_steps * (spec.reconstruction_batch or 0) * length
+        total += _scaled(_forward(trained, length, shapes), _PASSES_PER_STEP)
     return total
 
 
