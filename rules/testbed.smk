@@ -25,7 +25,7 @@ rule testbed_model:
     benchmark:
         f"{RESULTS}/testbed/models-logs/{{testbed_model}}.tsv"
     wildcard_constraints:
-        testbed_model="doc-llama|doc-opt",
+        testbed_model="doc-llama|doc-opt|doc-qwen",
     conda:
         "../envs/thanos.yaml"
     threads: THREADS
