@@ -216,7 +216,7 @@ def test_text_stays_text_inside_lists_dictionaries_and_sweeps():
     assert axis("pattern=0.5,2:4,1:2") == ("pattern", ["0.5", "2:4", "1:2"])
     assert axis("evaluation.tasks=[piqa],[boolq,1e5]")[1] == ["[piqa]", "[boolq,'1e5']"]
     assert axis("seed=range(0,3)") == ("seed", ["0", "1", "2"])
-    assert axis("method=glob(th*)") == ("method", ["thanos", "thanos-refined"])
+    assert axis("method=glob(th*)") == ("method", ["thanos", "thanos-plus", "thanos-refined"])
     assert axis("+method.damping=0.1,1") == ("+method.damping", ["0.1", "1"])
 
 
