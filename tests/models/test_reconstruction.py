@@ -162,6 +162,16 @@ def test_a_layer_that_is_left_dense_stays_as_it_is(any_mixture, windows):
                 assert torch.equal(layer.weight, old[layer.name].weight)
 
 
+def test_a_block_that_is_left_dense_has_nothing_to_train(tiny, windows):
+    model = tiny("llama")
+    after, records = pruned(model, windows, HOW, skip=["model.layers.1.*"])
+    assert {record.block for record in records.values()} == {0, 2}
+    for old, new in zip(
+        model.model.layers[1].parameters(), after.model.layers[1].parameters(), strict=True
+    ):
+        assert torch.equal(old, new)
+
+
 def test_one_batch_cannot_judge_itself(tiny, windows):
     with pytest.raises(UserError, match=r"raise calibration\.windows, or lower"):
         pruned(tiny("llama"), windows, HOW, batch_size=5)

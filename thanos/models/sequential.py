@@ -122,16 +122,14 @@ def prune_model(
                 its = (twin, linear_layers(twin, name, skip)) if twin and correction else None
                 calibrates = streams if statistics != "none" else None
                 new = pruning.prune(index, layers, block, calibrates, its, removed)
-                trains, last = reconstruction is not None and not old, index + 1 == count
-                if dense is not None and twin is not None and (trains or not last):
+                last = index + 1 == count
+                how = reconstruction if layers else None
+                if dense is not None and twin is not None and (how or not last):
                     dense.advance(index, twin, device)
                 del twin, its
-                if trains and recording is not None and dense is not None:
-                    assert reconstruction is not None
-                    found = reconstruct(
-                        *(index, layers, block, recording, dense.hidden),
-                        *(reconstruction, device),
-                    )
+                if how and recording is not None and dense is not None:
+                    targets = dense.hidden
+                    found = reconstruct(index, layers, block, recording, targets, how, device)
                     new = [_trained(record, layers[record.name], found) for record in new]
                 if recording is not None and not last:
                     recording.advance(index, block, device)
