@@ -131,6 +131,11 @@ USELESS = [
     ),
     (["method=dense", "method.correction=0.5"], "method dense"),
     (["method=dense", "method.reconstruction_steps=9"], "method dense"),
+    (["pattern=2:4", "method.allocation=uniform"], "method thanos with pattern 2:4"),
+    (
+        ["method.allocation_spread=0.1"],
+        "method thanos with pattern unstructured:0.5 and method.allocation=uniform",
+    ),
     (
         ["method.reconstruction_batch=2"],
         "method thanos with pattern unstructured:0.5 and method.reconstruction_steps=0",
@@ -170,6 +175,8 @@ def test_a_key_that_the_choices_do_not_use_is_refused(overrides, choice):
         ["method=magnitude", "outlier_fraction=0.1", "outlier_score=separable"],
         ["method=magnitude", "pattern=2:4"],
         ["method.reconstruction_steps=9", "method.reconstruction_rate=0.1"],
+        ["method.allocation=owl", "method.allocation_unit=layer"],
+        ["method=magnitude", "layer_errors=false", "method.allocation=owl", "seed=1"],
         ["method=magnitude", "layer_errors=false", "method.reconstruction_steps=9", "seed=1"],
         ["method=magnitude", "seed=1"],
         ["pattern=0.5", "method.scope=block"],

@@ -217,7 +217,9 @@ def _prune_loaded(
     found, training, started = fingerprint(spec, place), model.training, time.perf_counter()
     try:
         model.eval()
-        layers = prune_blocks(spec, place, source, tokens, device=where, storage_dtype=model.dtype)
+        layers = prune_blocks(
+            *(spec, place, source, tokens, source), device=where, storage_dtype=model.dtype
+        )
     finally:
         model.train(training)
     record = {

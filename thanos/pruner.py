@@ -1,6 +1,6 @@
 """A spec's pruning, carried out on the blocks of a model: by the stage, and by one call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,19 +16,24 @@ from .models import (
     linear_layers,
     prune_model,
 )
+from .models.activations import Layers
 from .models.dense import refuse
 from .models.reconstruction import Reconstruction
 from .models.sequential import Statistics
 from .models.source import PrunedBlocks
+from .models.survey import survey
 from .opening import dense_folder
 from .pruning import (
     InputStatistics,
+    Pattern,
     PruningError,
     PruningResult,
+    Unstructured,
     check_shape,
     prune_weight,
     required_statistics,
 )
+from .pruning.allocation import allocate, outlier_share
 
 
 def check_layers(spec: PruningSpec, model: BlockSource) -> None:
@@ -71,13 +76,16 @@ def layer_pruner(
             options[key] = value
 
     def prune_layer(
-        weight: torch.Tensor, statistics: InputStatistics | None, **given: Any
+        weight: torch.Tensor,
+        statistics: InputStatistics | None,
+        pattern: Pattern = spec.pattern,
+        **given: Any,
     ) -> PruningResult:
         return prune_weight(
             weight.to(storage_dtype),
             statistics,
             spec.method,
-            spec.pattern,
+            pattern,
             dtype=getattr(torch, spec.precision),
             memory_budget=memory_budget,
             **options,
@@ -100,9 +108,14 @@ def data_free_pruner(
     if needed != "none" and spec.rare_experts == "error":
         return None
 
-    def prune_layer(weight: torch.Tensor, _: InputStatistics | None, **given: Any) -> PruningResult:
+    def prune_layer(
+        weight: torch.Tensor,
+        _: InputStatistics | None,
+        pattern: Pattern = spec.pattern,
+        **given: Any,
+    ) -> PruningResult:
         # Outlier rows are chosen by the inputs, so there are none.
-        return prune_weight(weight.to(storage_dtype), None, "magnitude", spec.pattern, **given)
+        return prune_weight(weight.to(storage_dtype), None, "magnitude", pattern, **given)
 
     return prune_layer
 
@@ -112,6 +125,7 @@ def prune_blocks(
     place: Place,
     source: PrunedBlocks,
     windows: torch.Tensor | None,
+    dense: BlockSource,
     *,
     device: torch.device,
     storage_dtype: torch.dtype,
@@ -126,6 +140,7 @@ def prune_blocks(
         place: where it is computed.
         source: of the blocks.
         windows: (n, T) token ids; None if the spec has no calibration.
+        dense: another source of the same blocks, which keeps none, or the same if it keeps none.
         device: where blocks run and are pruned.
         storage_dtype: what pruned weights are rounded to.
         done: records of the first blocks, which the source hands out pruned.
@@ -136,10 +151,14 @@ def prune_blocks(
         *(spec.method, spec.outlier_fraction, spec.refine_steps),
         *(spec.outlier_score, spec.correction),
     )
+    prune_layer = layer_pruner(spec, place.memory_budget, storage_dtype)
+    patterns = None
+    if spec.allocation != "uniform" and windows is not None and len(done) < len(source.blocks):
+        patterns = _allocated(spec, place, dense, windows, prune_layer, device)
     return prune_model(
         source,
         windows,
-        layer_pruner(spec, place.memory_budget, storage_dtype),
+        prune_layer,
         statistics="gram" if spec.layer_errors else needed,
         batch_size=spec.reconstruction_batch or place.calibration_batch,
         device=device,
@@ -149,11 +168,57 @@ def prune_blocks(
         order="sublayer" if spec.order == "sublayer" else "block",
         correction=spec.correction > 0,
         masks=_masks(spec, place, source),
+        patterns=patterns,
         reconstruction=_reconstruction(spec, storage_dtype),
         done=done,
         hidden=hidden,
         dense_hidden=dense_hidden,
     )
+
+
+def _allocated(
+    spec: PruningSpec,
+    place: Place,
+    dense: BlockSource,
+    windows: torch.Tensor,
+    prune_layer: PruneLayer,
+    device: torch.device,
+) -> dict[str, Unstructured]:
+    """The pattern of every layer, by what all of them are like in the dense model."""
+    assert spec.allocation_spread is not None
+    by_layer = spec.allocation_unit == "layer"
+    sizes: dict[str, int] = {}
+    unit_of: dict[str, str] = {}
+
+    def measure(layers: Layers, seen: Mapping[str, InputStatistics]) -> dict[str, float]:
+        units: dict[str, list[str]] = {}
+        for name, layer in layers.items():
+            sizes[name] = layer.shape[0] * layer.shape[1]
+            unit_of[name] = name if by_layer else next(iter(layers))
+            units.setdefault(unit_of[name], []).append(name)
+        return {unit: of_unit(layers, seen, names) for unit, names in units.items()}
+
+    def of_unit(layers: Layers, seen: Mapping[str, InputStatistics], names: list[str]) -> float:
+        if spec.allocation == "owl":
+            pairs = [(layers[name].weight, seen[name].squared_norms) for name in names]
+            return outlier_share(pairs)
+        errors = [prune_layer(layers[name].weight, seen[name]).relative_error for name in names]
+        return sum(error or 0.0 for error in errors) / len(errors)
+
+    try:
+        measures = survey(
+            dense,
+            windows,
+            measure,
+            gram=spec.allocation == "error",
+            batch_size=place.calibration_batch,
+            device=device,
+            dtype=getattr(torch, spec.precision),
+            skip=spec.skip,
+        )
+        return allocate(sizes, unit_of, measures, spec.pattern.sparsity, spec.allocation_spread)
+    except PruningError as error:
+        raise UserError(f"allocation {spec.allocation}: {error}") from error
 
 
 def _reconstruction(spec: PruningSpec, storage_dtype: torch.dtype) -> Reconstruction | None:

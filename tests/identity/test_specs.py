@@ -100,6 +100,9 @@ def test_results_of_before_an_option_keep_their_names(overrides, known):
     "overrides",
     [
         ["method.order=sublayer"],
+        ["method.allocation=owl"],
+        ["method.allocation=owl", "method.allocation_spread=0.1"],
+        ["method.allocation=error", "method.allocation_unit=layer"],
         ["method.reconstruction_steps=5"],
         ["method.reconstruction_steps=5", "method.reconstruction_rate=0.1"],
         ["method.reconstruction_steps=5", "method.reconstruction_batch=1"],
@@ -137,6 +140,6 @@ def test_a_spec_with_every_option_is_read_back(tmp_path):
     save_file({"w": torch.zeros(2, 2)}, folder / "model.safetensors")
     (folder / "config.json").write_text("{}")
     options = ["method=admm", "method.order=sublayer", "method.correction=0.5"]
-    options += ["method.reconstruction_steps=5"]
+    options += ["method.reconstruction_steps=5", "method.allocation=owl"]
     spec = RunBuilder().run(resolve([*options, f"method.mask={folder}"])).pruning
     assert read_spec(PruningSpec, json.dumps(spec.to_json())) == spec

@@ -7,6 +7,7 @@ from thanos.accelerator import allocated_memory, forget_peak, peak_memory
 from thanos.errors import UserError
 from thanos.models import FinishedBlocks, StreamedBlocks, copy_checkpoint, prune_model
 from thanos.models.memory_plan import Work, plan_memory
+from thanos.models.reconstruction import Reconstruction
 from thanos.models.stored_weights import read_tensor
 from thanos.pruning import Alternation, prune_weight
 
@@ -122,6 +123,7 @@ def test_every_family_is(accelerator, stored, tmp_path, any_model, dtype):
         ("thanos", {"pattern": "0.5", "refine_steps": 2, "correction": 0.5}, {"correction": True}),
         ("admm", {"alternation": Alternation(4, schedule=3)}, {}),
         ("wanda", {"pattern": "structured:0.25", "outlier_fraction": 0.1}, {}),
+        ("wanda", {"pattern": "2:4"}, {"reconstruction": Reconstruction(3, 1e-3)}),
     ],
 )
 def test_whatever_walk_and_method(accelerator, stored, tmp_path, method, options, walk):

@@ -10,13 +10,14 @@ from ..paths import model_folder
 from ..pruning.composition import Alternation
 from ..pruning.composition import compose as compose_method
 from ..pruning.errors import PruningError
-from ..pruning.patterns import parse_pattern
+from ..pruning.patterns import Unstructured, parse_pattern
 from .schema import Config, ModelConfig
 from .usage import Choices
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of models and methods; also part of paths
 # A wheel of the package index, as a line of pip's requirements files.
 PACKAGE = rf"{NAME}==[A-Za-z0-9._+!-]+ --hash=sha256:[0-9a-f]{{64}}"
+ALLOCATIONS = ("uniform", "owl", "error")
 QUANTIZATIONS = ("none", "int8", "int4")
 
 
@@ -77,6 +78,7 @@ def checked(config: Config) -> Config:
         ("method.damping", config.method.damping),
         ("method.refine_steps", config.method.refine_steps),
         ("method.correction", config.method.correction),
+        ("method.allocation_spread", config.method.allocation_spread),
         ("method.reconstruction_steps", config.method.reconstruction_steps),
         ("method.reconstruction_rate", config.method.reconstruction_rate),
         ("hidden_memory", config.hidden_memory),
@@ -88,6 +90,13 @@ def checked(config: Config) -> Config:
     _check_choice("tracking.mode", config.tracking.mode, ("offline", "online", "disabled"))
     _check_choice("evaluation.quantization", config.evaluation.quantization, QUANTIZATIONS)
     _check_choice("outlier_score", config.outlier_score, ("exact", "separable"))
+    _check_choice("method.allocation", config.method.allocation, ALLOCATIONS)
+    _check_choice("method.allocation_unit", config.method.allocation_unit, ("block", "layer"))
+    if choices.allocates and not isinstance(choices.pattern, Unstructured):
+        raise UserError(
+            f"method.allocation={config.method.allocation} has no meaning for {choices.pruning}: "
+            "only unstructured layers can have any sparsity; leave it out"
+        )
     _check_choice("method.order", config.method.order, ("block", "sublayer"))
     if not re.fullmatch(r"auto|cpu|(cuda|xpu|mps)(:\d+)?", config.device):
         raise UserError(

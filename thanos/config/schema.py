@@ -78,6 +78,9 @@ class MethodConfig:
         order: calibrate the layers of a block together, or on what those before leave: sublayer
         correction: share of the way to the dense model's outputs that weights aim at (β)
         mask: folder of another run, whose zeros are removed
+        allocation: of the sparsity over layers, unstructured: uniform, owl or error
+        allocation_spread: densities lie at most so far above and below a common one (λ)
+        allocation_unit: whose layers have the same sparsity: block or layer
         reconstruction_steps: to train what is left of a block for the dense model's outputs
         reconstruction_rate: learning rate of the first of these steps; it falls to zero
         reconstruction_batch: windows per step; one batch in eight judges
@@ -97,6 +100,9 @@ class MethodConfig:
     order: str = "block"
     correction: float = 0.0
     mask: str | None = None
+    allocation: str = "uniform"
+    allocation_spread: float = 0.08
+    allocation_unit: str = "block"
     reconstruction_steps: int = 0
     reconstruction_rate: float = 3e-4
     reconstruction_batch: int = 4

@@ -36,7 +36,7 @@ class Choices:
             return False
         by_method = method.needs_factor or method.metric == "wanda" or config.method.refine_steps
         others = config.method.correction or config.outlier_fraction or config.layer_errors
-        return bool(by_method or others or self.reconstructs)
+        return bool(by_method or others or self.reconstructs or self.allocates)
 
     @property
     def damped(self) -> bool:
@@ -53,6 +53,11 @@ class Choices:
     def ranks_rows(self) -> bool:
         """Whether outlier rows are chosen."""
         return self.config.outlier_fraction > 0 and not self.masked
+
+    @property
+    def allocates(self) -> bool:
+        """Whether layers get sparsities of their own."""
+        return self.method is not None and self.config.method.allocation != "uniform"
 
     @property
     def reconstructs(self) -> bool:
@@ -104,7 +109,7 @@ USES = (
             *("pattern", "outlier_fraction", "outlier_score", "precision", "layer_errors"),
             *("method.block_size", "method.damping", "method.refine_steps", "method.metric"),
             *("method.scope", "method.update", "method.order", "method.correction", "method.mask"),
-            "method.reconstruction_steps",
+            *("method.reconstruction_steps", "method.allocation"),
             *("model.skip", "model.rare_experts", "evaluation.efficiency"),
         ),
         lambda choices: choices.method is not None,
@@ -128,6 +133,21 @@ USES = (
         ("method.iterations", "method.penalty", "method.schedule"),
         lambda choices: choices.alternating,
         lambda choices: choices.pruning,
+    ),
+    Use(
+        ("method.allocation",),
+        lambda choices: (
+            not choices.masked
+            and (choices.pattern is None or isinstance(choices.pattern, Unstructured))
+        ),
+        lambda choices: (
+            f"method.mask={choices.config.method.mask}" if choices.masked else choices.pruning
+        ),
+    ),
+    Use(
+        ("method.allocation_spread", "method.allocation_unit"),
+        lambda choices: choices.allocates,
+        lambda choices: f"{choices.pruning} and method.allocation=uniform",
     ),
     Use(
         ("method.reconstruction_rate", "method.reconstruction_batch"),

@@ -131,6 +131,8 @@ def _of_pruning(spec: PruningSpec, place: Place) -> Fingerprint:
     modules = {f"thanos.pruning.{name}" for name in unused}
     if not spec.reconstruction_steps:
         modules.add("thanos.models.reconstruction")
+    if spec.allocation == "uniform":
+        modules |= {"thanos.models.survey", "thanos.pruning.allocation"}
     code = source_hashes("thanos.stages.prune", modules)
     return Fingerprint(code, _versions(*_TENSORS), _model(spec.model, place))
 

@@ -16,8 +16,10 @@ from .spec import Spec
 DENSE = "dense"
 # Options that came after the first results: where they are off they are in no identity, so that
 # these keep their names.
-_LATER = {"iterations", "penalty", "schedule", "order", "correction", "mask"} | {
-    *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch")
+_LATER = {
+    *("iterations", "penalty", "schedule", "order", "correction", "mask"),
+    *("allocation", "allocation_spread", "allocation_unit"),
+    *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch"),
 }
 
 
@@ -161,6 +163,9 @@ class PruningSpec(Spec):
         order: whose inputs a layer is calibrated on, within a block.
         correction: β, how far the targets go towards the dense model's outputs.
         mask: a pruned model whose zeros are removed, in place of a choice by metric and scope.
+        allocation: of the sparsity over layers: uniform, owl or error.
+        allocation_spread: λ, how far densities lie from a common one.
+        allocation_unit: block or layer, whose sparsity is one.
         reconstruction_steps: to train each pruned block for the dense model's outputs.
         reconstruction_rate: learning rate of the first of these steps.
         reconstruction_batch: windows per step.
@@ -189,6 +194,9 @@ class PruningSpec(Spec):
     order: str = "block"
     correction: float = 0.0
     mask: ModelSpec | None = None
+    allocation: str = "uniform"
+    allocation_spread: float | None = None
+    allocation_unit: str | None = None
     reconstruction_steps: int = 0
     reconstruction_rate: float | None = None
     reconstruction_batch: int | None = None

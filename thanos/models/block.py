@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .activations import DenseTwin, Layers, gather_statistics, input_groups
 from .heap import release_freed
@@ -47,7 +47,7 @@ class BlockPruning:
         block: nn.Module,
         streams: Streams | None,
         twin: tuple[nn.Module, Layers] | None,
-        removed: Mapping[str, Tensor] | None,
+        given: Mapping[str, Mapping[str, Any]],
     ) -> list[LayerRecord]:
         """Prune the layers of block `index` in place and return their records, in their order.
 
@@ -57,7 +57,7 @@ class BlockPruning:
             block: it.
             streams: hidden states before it; None if nothing is calibrated.
             twin: the block as it is in the dense model, and its layers.
-            removed: masks that are given, by name.
+            given: what `prune_layer` is told of single layers, by their names.
         """
         records: dict[str, LayerRecord] = {}
         for group in self._groups(index, layers, block, streams):
@@ -76,9 +76,8 @@ class BlockPruning:
                 release_freed()
                 # Popped, so that a Gram matrix is freed with the last layer that needs it.
                 seen = inputs.pop(name, None)
-                mask = None if removed is None else removed[name]
                 records[name] = prune_linear_layer(
-                    index, layer, seen, self.prune_layer, self.data_free, mask
+                    index, layer, seen, self.prune_layer, self.data_free, given.get(name)
                 )
                 del seen
                 self.told(records[name])

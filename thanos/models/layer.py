@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,8 +39,8 @@ class PrunedWeight(Protocol):
         """Whatever else the method wants on record."""
 
 
-# Of a weight and the statistics of its inputs, or None; `given_mask` names what is removed, if that
-# is given.
+# Of a weight and the statistics of its inputs, or None; what is said of one layer comes by name:
+# `given_mask`, what is removed, and `pattern`.
 PruneLayer = Callable[..., PrunedWeight]
 
 
@@ -68,7 +68,7 @@ def prune_linear_layer(
     inputs: InputStatistics | None,
     prune_layer: PruneLayer,
     data_free: PruneLayer | None = None,
-    given_mask: Tensor | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> LayerRecord:
     """Replace the layer's weight by what `prune_layer` makes of it.
 
@@ -80,7 +80,6 @@ def prune_linear_layer(
             there is such an expert and no `data_free`.
     """
     notes: dict[str, Any] = {}
-    given = {} if given_mask is None else {"given_mask": given_mask}
     if inputs is not None and is_rare(layer, inputs):
         prune_layer, notes = _for_rare_expert(layer, inputs, data_free)
         inputs = None
@@ -89,7 +88,7 @@ def prune_linear_layer(
         raise UserError(f"weight of {layer.name} holds NaN or infinite values; check the model")
     start = _now(weight.device)
     try:
-        result = prune_layer(weight, inputs, **given)
+        result = prune_layer(weight, inputs, **(given or {}))
     except PruningError as error:
         raise UserError(f"{layer.name}: {error}") from error
     seconds = _now(weight.device) - start

@@ -1,7 +1,7 @@
 """Prune a model block by block, each block calibrated on the outputs of the pruned ones before."""
 
 import copy
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from thanos.errors import UserError
+from thanos.pruning import Pattern
 
 from .block import BlockPruning, Order, Streams
 from .blocks import DecoderBlocks, check_layers, linear_layers
@@ -44,6 +45,7 @@ def prune_model(
     order: Order = "block",
     correction: bool = False,
     masks: BlockSource | None = None,
+    patterns: Mapping[str, Pattern] | None = None,
     reconstruction: Reconstruction | None = None,
     done: Sequence[Sequence[LayerRecord]] = (),
     hidden: list[Tensor] | None = None,
@@ -70,6 +72,7 @@ def prune_model(
             ("block"), or as the layers before it in the block leave it ("sublayer").
         correction: let the statistics hold what the layers get in the dense model.
         masks: the same model pruned otherwise; what is zero there is removed.
+        patterns: of single layers, by name; `prune_layer` is told.
         reconstruction: how every pruned block is trained to give the dense model's outputs, on
             the same windows, a batch at a time.
         done: records of the first blocks, which the source hands out pruned: they only run again,
@@ -93,6 +96,7 @@ def prune_model(
             check_batches(len(recording.hidden))
         dense = recording.again(dense_hidden) if correction or reconstruction else None
     streams = None if recording is None else Streams(recording, dense)
+    told = {name: {"pattern": pattern} for name, pattern in (patterns or {}).items()}
     records: list[LayerRecord] = []
     with report_progress(len(done), count) as progress:
         pruning = BlockPruning(
@@ -118,10 +122,11 @@ def prune_model(
                 if index == 0 and streams is not None:
                     probe.check(block, device)
                 layers = {} if old else linear_layers(block, name, skip)
-                removed = None if masks is None or old else _zeros(masks, index, skip, device)
+                zeros = {} if masks is None or old else _zeros(masks, index, skip, device)
+                given = {n: {**told.get(n, {}), **zeros.get(n, {})} for n in layers}
                 its = (twin, linear_layers(twin, name, skip)) if twin and correction else None
                 calibrates = streams if statistics != "none" else None
-                new = pruning.prune(index, layers, block, calibrates, its, removed)
+                new = pruning.prune(index, layers, block, calibrates, its, given)
                 last = index + 1 == count
                 how = reconstruction if layers else None
                 if dense is not None and twin is not None and (how or not last):
@@ -148,11 +153,11 @@ def _trained(record: LayerRecord, layer: LinearLayer, found: dict[str, Any]) -> 
 
 def _zeros(
     masks: BlockSource, index: int, skip: Collection[str], device: torch.device | str
-) -> dict[str, Tensor]:
+) -> dict[str, dict[str, Tensor]]:
     """Where the weights of a block of a model that was pruned before are zero, by layer name."""
     block = masks.take(index, device)
     layers = linear_layers(block, masks.blocks.name_of(index), skip)
-    zeros = {name: layer.weight == 0 for name, layer in layers.items()}
+    zeros = {name: {"given_mask": layer.weight == 0} for name, layer in layers.items()}
     masks.give_back(index, block, ())
     return zeros
 

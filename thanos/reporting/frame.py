@@ -50,6 +50,9 @@ COLUMNS = (
     "order",
     "correction",
     "mask",
+    "allocation",
+    "allocation_spread",
+    "allocation_unit",
     "reconstruction_steps",
     "reconstruction_rate",
     "reconstruction_batch",
@@ -74,7 +77,7 @@ _TEXT = {
     *("run", "model", "calibration", "method", "pattern", "metric", "dataset", "source"),
     *("evaluation", "quantization", "model_path", "calibration_source"),
     *("mask_metric", "mask_scope", "mask_update", "outlier_score", "layer", "layer_type"),
-    *("order", "mask"),
+    *("order", "mask", "allocation", "allocation_unit"),
 }
 # Of a part's file, besides its numbers.
 _RECORDS = ("spec", "provenance")

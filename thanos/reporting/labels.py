@@ -26,6 +26,7 @@ _OPTION_TEXTS = {
     "refine_steps": "refine {:g}",
     "order": "{}",
     "correction": "β={:g}",
+    "allocation": "{} allocation",
     "reconstruction_steps": "reconstruct {:g}",
 }
 VARIANT_COLUMNS = tuple(_OPTION_TEXTS)

@@ -79,6 +79,7 @@ def prune(
         place,
         model,
         windows,
+        StreamedBlocks(folder, dtype=dtype, trust_remote_code=spec.model.trust_remote_code),
         device=device,
         storage_dtype=model.storage_dtype,
         done=tuple(finished.records),

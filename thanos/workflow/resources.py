@@ -68,7 +68,9 @@ def plan_pruning(spec: PruningSpec, place: Place, folder: Path, *, on_device: bo
             *(method, spec.outlier_fraction, spec.refine_steps),
             *(spec.outlier_score, spec.correction),
         )
-    if spec.reconstruction_steps and statistics == "none":
+    if spec.allocation == "error":
+        statistics = "gram"
+    elif statistics == "none" and (spec.reconstruction_steps or spec.allocation != "uniform"):
         statistics = "diagonal"  # of its own it needs none, but the hidden states of all windows
     work = Work(
         windows=calibration.windows if calibration else 0,

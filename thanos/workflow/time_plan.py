@@ -125,6 +125,9 @@ def _pruning(spec: PruningSpec, shapes: Shapes) -> Cost:
         if spec.layer_errors or spec.method.needs_factor or spec.correction:
             products = 4.0 if spec.correction else 2.0
             total += Cost(products * tokens * _seen(shapes, _squares) * blocks)
+        if spec.allocation != "uniform":  # the dense model is surveyed first
+            total += _scaled(_forward(tokens, length, shapes), 2)
+            total += _scaled(solve, blocks) if spec.allocation == "error" else Cost()
         trained = spec.reconstruction_steps * (spec.reconstruction_batch or 0) * length
         total += _scaled(_forward(trained, length, shapes), _PASSES_PER_STEP)
     return total

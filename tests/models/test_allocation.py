@@ -1,0 +1,114 @@
+"""Sparsities that differ over layers: measured on the dense model, the same in all."""
+
+import copy
+import math
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from thanos import prune
+from thanos.errors import UserError
+from thanos.models import find_blocks, linear_layers
+from thanos.pruning.allocation import allocate, outlier_share
+
+
+@pytest.fixture
+def llama(custom):
+    """Three blocks with outliers, and token ids to calibrate on."""
+    config = LlamaConfig(
+        **{"vocab_size": 64, "hidden_size": 32, "intermediate_size": 56},
+        **{"num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 64},
+    )
+    model = custom(config)
+    with torch.no_grad():
+        for index, block in enumerate(model.model.layers):
+            for parameter in block.parameters():
+                if parameter.dim() == 2:
+                    parameter.view(-1)[:: 37 + 20 * index] *= 20
+    return model, torch.randint(0, 60, (4, 16), generator=torch.Generator().manual_seed(1))
+
+
+def test_outliers_are_counted_over_all_layers_of_a_unit():
+    W = torch.ones(4, 10)
+    W[0, 0] = 100.0
+    squares = torch.full((10,), 4.0)
+    # The mean of both is (2·(39 + 100) + 2·40) / 80 = 4.475; one score of 80 is above 5 of it.
+    assert outlier_share([(W, squares), (torch.ones(4, 10), squares)]) == 1 / 80
+    # One that is large in a layer of its own is not where everything is as large.
+    assert outlier_share([(100 * torch.ones(4, 10), squares), (W, squares)]) == 0
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.05, 0.1])
+def test_as_many_weights_are_removed_whatever_the_spread(spread):
+    sizes = {"a.q": 101, "a.k": 77, "b.q": 400, "c.q": 333}
+    unit_of = {name: name[0] for name in sizes}
+    measures = {"a": 0.1, "b": 0.2, "c": 0.4}
+    found = allocate(sizes, unit_of, measures, 0.6, spread)
+    removed = {name: math.floor(found[name].p * size) for name, size in sizes.items()}
+    assert sum(removed.values()) == math.floor(0.6 * sum(sizes.values()))
+    # By the measure: 0 of 2 λ, a third of it, all of it, around the mean over all weights.
+    above = {"a": 0.0, "b": 2 * spread / 3, "c": 2 * spread}
+    mean = sum(size * above[name[0]] for name, size in sizes.items()) / sum(sizes.values())
+    for name, size in sizes.items():
+        assert removed[name] / size == pytest.approx(0.6 + mean - above[name[0]], abs=1.01 / size)
+
+
+@pytest.mark.parametrize("unit", ["block", "layer"])
+@pytest.mark.parametrize("kind", ["owl", "error"])
+def test_a_model_loses_as_much_as_without(llama, kind, unit):
+    model, ids = llama
+    pruned = copy.deepcopy(model)
+    options = {"allocation": kind, "allocation_unit": unit}
+    record = prune(pruned, ids, method="thanos", pattern=0.5, **options).record
+    zeros = {row["layer"]: row["sparsity"] * math.prod(row["shape"]) for row in record["layers"]}
+    total = sum(math.prod(row["shape"]) for row in record["layers"])
+    assert round(sum(zeros.values())) == total // 2
+    by_block = {row["layer"]: row["block"] for row in record["layers"]}
+    shares = [
+        sum(z for name, z in zeros.items() if by_block[name] == block) / (total / 3)
+        for block in range(3)
+    ]
+    spread = max(row["sparsity"] for row in record["layers"])
+    spread -= min(row["sparsity"] for row in record["layers"])
+    assert spread == pytest.approx(0.16, abs=0.01)
+    if unit == "block":
+        for row in record["layers"]:
+            assert row["sparsity"] == pytest.approx(shares[row["block"]], abs=2e-3)
+
+
+def test_the_measure_is_that_of_the_dense_model(llama):
+    """By hand, of inputs that hooks see in a whole pass."""
+    model, ids = llama
+    blocks = find_blocks(model)
+    measures = []
+    for index, block in enumerate(blocks.modules):
+        layers, seen = linear_layers(block, blocks.name_of(index)), {}
+        handles = [
+            layer.module.register_forward_pre_hook(
+                lambda _, args, name=name, seen=seen: seen.update({name: args[0].flatten(0, 1)})
+            )
+            for name, layer in layers.items()
+        ]
+        with torch.no_grad():
+            model(input_ids=ids, use_cache=False)
+        for handle in handles:
+            handle.remove()
+        scores = torch.cat(
+            [(layer.weight.abs() * seen[n].norm(dim=0)).flatten() for n, layer in layers.items()]
+        )
+        measures.append(float((scores > 5 * scores.mean()).float().mean()))
+    low, high = min(measures), max(measures)
+    above = [0.16 * (m - low) / (high - low) for m in measures]
+    pruned = copy.deepcopy(model)
+    record = prune(pruned, ids, method="wanda", pattern=0.5, allocation="owl").record
+    for row in record["layers"]:
+        expected = 0.5 + sum(above) / 3 - above[row["block"]]
+        width = row["shape"][1]  # Wanda removes a whole number in every row
+        assert row["sparsity"] == pytest.approx(expected, abs=1.01 / width)
+
+
+def test_a_spread_that_leaves_nothing_is_refused(llama):
+    model, ids = llama
+    with pytest.raises(UserError, match=r"lower method\.allocation_spread"):
+        prune(model, ids, method="wanda", pattern=0.95, allocation="owl", allocation_spread=0.2)
