@@ -47,13 +47,14 @@ class OnDevice(torch.Tensor):
 
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> "OnDevice":
-        made = torch.Tensor._make_wrapper_subclass(
-            *(cls, held.size()),
-            strides=held.stride(),
-            storage_offset=held.storage_offset(),
-            dtype=held.dtype,
-            device=DEVICE,
-        )
+        with torch.inference_mode(False):  # a view of a normal tensor is one in that mode too
+            made = torch.Tensor._make_wrapper_subclass(
+                *(cls, held.size()),
+                strides=held.stride(),
+                storage_offset=held.storage_offset(),
+                dtype=held.dtype,
+                device=DEVICE,
+            )
         made.held = held
         memory.take(made)
         return made
@@ -62,7 +63,9 @@ class OnDevice(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
-        return _run(function, args, kwargs or {})
+        # In inference mode operations come that are made of others, which say what really runs.
+        made = function.decompose(*args, **(kwargs or {}))
+        return _run(function, args, kwargs or {}) if made is NotImplemented else made
 
     def data_ptr(self) -> int:
         return self.held.data_ptr()

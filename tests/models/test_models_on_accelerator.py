@@ -11,6 +11,7 @@ from thanos.models.reconstruction import Reconstruction
 from thanos.models.stored_weights import read_tensor
 from thanos.pruning import Alternation, prune_weight
 
+SLOW = pytest.mark.slow
 WINDOWS = torch.randint(0, 60, (12, 16), generator=torch.Generator().manual_seed(1))
 
 
@@ -110,7 +111,7 @@ def test_a_model_is_pruned_as_on_the_host(accelerator, stored, tmp_path, family,
     check_pruned_as_on_the_host(accelerator, stored(family, dtype), tmp_path, dtype)
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_every_family_is(accelerator, stored, tmp_path, any_model, dtype):
     check_pruned_as_on_the_host(accelerator, stored(any_model, dtype), tmp_path, dtype)
@@ -121,7 +122,7 @@ def test_every_family_is(accelerator, stored, tmp_path, any_model, dtype):
     [
         ("sparsegpt", {"pattern": "0.5"}, {"order": "sublayer"}),
         ("thanos", {"pattern": "0.5", "refine_steps": 2, "correction": 0.5}, {"correction": True}),
-        ("admm", {"alternation": Alternation(4, schedule=3)}, {}),
+        pytest.param("admm", {"alternation": Alternation(4, schedule=3)}, {}, marks=SLOW),
         ("wanda", {"pattern": "structured:0.25", "outlier_fraction": 0.1}, {}),
         ("wanda", {"pattern": "2:4"}, {"reconstruction": Reconstruction(3, 1e-3)}),
     ],
@@ -134,6 +135,7 @@ def test_whatever_walk_and_method(accelerator, stored, tmp_path, method, options
     compare(*both, 1e-5, 0)
 
 
+@SLOW
 def test_masks_of_another_model_are_taken(accelerator, stored, tmp_path):
     folder = stored("llama")
     first, _ = stream(folder, accelerator, tmp_path / "first")
@@ -145,6 +147,7 @@ def test_masks_of_another_model_are_taken(accelerator, stored, tmp_path):
         assert torch.equal(weight == 0, tensors(first)[name] == 0)
 
 
+@SLOW
 def test_an_interrupted_run_ends_with_the_same_bits(accelerator, stored, tmp_path):
     whole, _ = stream(stored("llama"), accelerator, tmp_path / "whole")
     calls = iter(range(10))
