@@ -39,6 +39,12 @@ rule ablations:
         [suite_products(name) for name in SUITES if name.startswith("ablation-")],
 
 
+# A mistyped target; Snakemake itself would not say what there is.
+if workflow.is_main_process:
+    with told():
+        check_targets(asked_targets(sys.argv), workflow.rules, CATALOG)
+
+
 onsuccess:
     for _watch in WATCHES:
         _watch.end()

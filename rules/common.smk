@@ -12,6 +12,7 @@ from thanos.workflow.failures import failures
 from thanos.workflow.hub import wanted
 from thanos.workflow.needs import needs_of, threads_of
 from thanos.workflow.speed import machine_speed
+from thanos.workflow.targets import asked_targets, check_targets
 from thanos.workflow.warm import start_warm_process
 from thanos.workflow.watch import Watch
 
