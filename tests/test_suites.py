@@ -258,3 +258,25 @@ def test_the_real_suite_has_twenty_runs_of_one_model():
     assert len({run.evaluation.id for run in runs}) == len(runs) == 20
     assert len({run.evaluation.base.id for run in runs}) == 1
     assert len({run.pruning.calibration.id for run in runs if run.pruning}) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"runs": [{"method": []}]}, "block 1, axis method has no value"),
+        ({"runs": [{"method": "dense"}], "common": {"seed": []}}, "common, axis seed has no value"),
+        ({"runs": [{"variant": []}], "variants": {"a": {}}}, "block 1, axis variant has no value"),
+        ({"runs": [{"method": {"a": "b"}}]}, "block 1, axis method is a mapping"),
+        ({"runs": ["dense"]}, "block 1: expected a mapping"),
+        ({"runs": [{"variant": "a"}], "variants": {"a": "b"}}, "variant a: expected a mapping"),
+        ({"runs": [{"method": "dense"}], "common": ["a"]}, "common must be a mapping"),
+        ({"runs": [{"method": "dense"}], "exclude": {"method": "dense"}}, "exclude must be a list"),
+        ({"runs": [{"method": "dense"}], "exclude": ["dense"]}, "exclude 1: expected a mapping"),
+        ({"runs": []}, "it has no run"),
+        ({"runs": [{"method": "dense"}], "exclude": [{"method": "dense"}]}, "it has no run"),
+    ],
+)
+def test_a_suite_without_runs_or_axes_that_are_none(write, content, said):
+    write(content)
+    with pytest.raises(UserError, match=f"^suite mine(, |: ){said}"):
+        load_suite("mine")

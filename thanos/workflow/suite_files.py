@@ -71,7 +71,35 @@ def read_suite(file: Path) -> dict[str, Any]:
         raise UserError(f"{where}: expected a mapping with a list of blocks under 'runs'")
     if unknown := sorted(set(content) - _KEYS):
         raise UserError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_KEYS))}")
+    _check(where, content)
     return content
+
+
+def _check(where: str, content: dict[str, Any]) -> None:
+    """Check that all axes are axes, wherever a suite has some.
+
+    Raises:
+        UserError: one has no value, or what should be axes are none.
+    """
+    for key in ("common", "quick", "variants"):
+        if not isinstance(content.get(key, {}), dict):
+            raise UserError(f"{where}: {key} must be a mapping; leave it out if it is empty")
+    if not isinstance(content.get("exclude", []), list):
+        raise UserError(f"{where}: exclude must be a list of mappings")
+    parts = {key: content.get(key, {}) for key in ("common", "quick")}
+    parts |= {f"block {n}": block for n, block in enumerate(content["runs"], start=1)}
+    parts |= {f"variant {name}": axes for name, axes in content.get("variants", {}).items()}
+    parts |= {f"exclude {n}": axes for n, axes in enumerate(content.get("exclude", []), start=1)}
+    for part, axes in parts.items():
+        if not isinstance(axes, dict):
+            raise UserError(f"{where}, {part}: expected a mapping from keys to values")
+        for key, values in axes.items():
+            if values == [] or isinstance(values, dict):
+                found = "has no value" if values == [] else "is a mapping"
+                raise UserError(
+                    f"{where}, {part}, axis {key} {found}; give one value or a list of values, or "
+                    "leave it out"
+                )
 
 
 class _AsWritten(yaml.SafeLoader):

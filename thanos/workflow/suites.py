@@ -97,6 +97,8 @@ def compose_suite(
     if unknown := [key for key in axes if key not in varied]:
         raise UserError(f"suite {name}: axis {unknown[0]!r} is no key of its blocks")
     title, runs = content.get("title") or name, tuple(composed.runs.values())
+    if not runs:
+        raise UserError(f"suite {name}: it has no run; give it a block that is not excluded")
     kept = tuple(text for text in overrides if key_of(text) not in PLACE_KEYS)
     return Suite(name, title, runs, axes, kept, folders)
 
