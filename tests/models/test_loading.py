@@ -9,6 +9,7 @@ from tokenizers.models import WordLevel
 
 from thanos.errors import UserError
 from thanos.models import load_config, load_model, load_tokenizer
+from thanos.models.description import reason_of
 
 UP = "model.layers.1.mlp.up_proj.weight"
 
@@ -151,6 +152,35 @@ def test_tokenizer(folder):
         str(folder / "tokenizer.json")
     )
     assert load_tokenizer(folder).get_vocab() == {"<unk>": 0, "a": 1}
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "source.spm"]
+)
+def test_a_sentencepiece_tokenizer_names_the_package_that_reads_it(folder, monkeypatch, name):
+    monkeypatch.setattr("thanos.models.description.find_spec", lambda _: None)
+    (folder / name).write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    said = rf"is a SentencePiece model \({name}\), .*: pip install sentencepiece protobuf, or"
+    with pytest.raises(UserError, match=said):
+        load_tokenizer(folder)
+
+    (folder / name).write_text("IQ== 0\nIg== 1\n")  # tiktoken's form
+    with pytest.raises(UserError) as other:
+        load_tokenizer(folder)
+    assert "SentencePiece" not in str(other.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("one\ntwo", "one"),
+        ("made of one of: \n(1) this\n(2) that", "made of one of: (1) this"),
+        ("run `pip\ninstall x` first\nthen", "run `pip install x` first"),
+        ("", "ValueError"),
+    ],
+)
+def test_the_first_sentence_of_a_librarys_message(message, reason):
+    assert reason_of(ValueError(message)) == reason
 
 
 def test_an_unusable_generation_config_is_named(any_model, tmp_path):
