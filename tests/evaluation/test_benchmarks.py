@@ -7,6 +7,9 @@ import pytest
 
 from thanos.errors import UserError
 from thanos.evaluation.benchmarks import DEFINITIONS, mirrored_rows, task_file
+from thanos.evaluation.task_loading import Places, load_tasks
+from thanos.identity import EvaluationSpec, ModelSpec, Place
+from thanos.identity.fingerprints import fingerprint
 
 ARC = {
     "id": "x",
@@ -22,6 +25,21 @@ CHOICES = {"text": ["grass", "blood"], "label": ["A", "B"]}
 def put(mirror, name, text):
     (mirror / "zeroshot").mkdir(exist_ok=True)
     (mirror / "zeroshot" / name).write_text(text)
+
+
+@pytest.mark.parametrize("task", ["../piqa", "a/../../piqa", "/../piqa", "a\0b"])
+def test_a_task_leads_nowhere_out_of_its_folder(tmp_path, task):
+    (tmp_path / "piqa.jsonl").write_text("{}")
+    (tmp_path / "piqa.yaml").write_text("task: piqa")
+    place = Place(mirror=str(tmp_path / "mirror"))
+    for find in (
+        lambda: task_file(task, tmp_path / "mirror"),
+        lambda: mirrored_rows(task, tmp_path / "mirror"),
+        lambda: load_tasks(task, Places(include_path=tmp_path / "tasks")),
+        lambda: fingerprint(EvaluationSpec(ModelSpec("a/b"), tasks=(task,)), place),
+    ):
+        with pytest.raises(UserError, match=r"evaluation\.tasks: .* names no task"):
+            find()
 
 
 @pytest.mark.parametrize(

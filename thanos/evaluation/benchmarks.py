@@ -15,6 +15,7 @@ from typing import Any
 
 from ..data.files import read_json_lines, read_lines, read_text
 from ..errors import UserError
+from ..untrusted import inside
 
 Row = dict[str, Any]
 
@@ -46,9 +47,21 @@ RELEASES = {
 FOLDER = "zeroshot"
 
 
+def file_of_task(folder: Path, task: str, ending: str) -> Path:
+    """The file in a folder that has a task's name, there or not.
+
+    Raises:
+        UserError: the name leads out of the folder.
+    """
+    try:
+        return inside(folder, f"{task}{ending}")
+    except ValueError as error:
+        raise UserError(f"evaluation.tasks: {task!r:.80} names no task ({error})") from error
+
+
 def task_file(task: str, mirror: Path) -> Path | None:
     """The mirror's file of a task's rows, if it has one."""
-    return next((mirror / n for n in _file_names(task) if (mirror / n).is_file()), None)
+    return next((file for file in _files(task, mirror) if file.is_file()), None)
 
 
 def mirrored_rows(task: str, mirror: Path) -> list[Row]:
@@ -59,8 +72,9 @@ def mirrored_rows(task: str, mirror: Path) -> list[Row]:
     """
     path = task_file(task, mirror)
     if path is None:
+        names = (str(file.relative_to(mirror)) for file in _files(task, mirror))
         raise UserError(
-            f"mirror {mirror} has no {' or '.join(_file_names(task))} for task {task!r}; run "
+            f"mirror {mirror} has no {' or '.join(names)} for task {task!r}; run "
             "`snakemake mirror` where there is network, or export the task's scored split there "
             "as JSON lines"
         )
@@ -75,8 +89,9 @@ def mirrored_rows(task: str, mirror: Path) -> list[Row]:
         ) from error
 
 
-def _file_names(task: str) -> tuple[str, ...]:
-    return (f"{FOLDER}/{task}.jsonl", *RELEASES.get(task, ()))
+def _files(task: str, mirror: Path) -> list[Path]:
+    released = (mirror / name for name in RELEASES.get(task, ()))
+    return [file_of_task(mirror / FOLDER, task, ".jsonl"), *released]
 
 
 def _as_it_is(row: Row) -> Row:

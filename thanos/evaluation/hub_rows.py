@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, is_full_disk
-from .benchmarks import FOLDER
+from .benchmarks import FOLDER, file_of_task
 from .task_loading import definitions, scored_split
 
 
@@ -27,7 +27,7 @@ def _fetch(config: dict[str, Any], split: str, mirror: Path) -> tuple[Path, str]
 
     repository, options = config["dataset_path"], dict(config.get("dataset_kwargs") or {})
     options.pop("trust_remote_code", None)
-    file = mirror / FOLDER / f"{config['task']}.jsonl"
+    file = file_of_task(mirror / FOLDER, config["task"], ".jsonl")
     try:
         revision = HfApi().dataset_info(repository).sha
         rows = load_dataset(

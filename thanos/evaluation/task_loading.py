@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.files import read_json_lines
 from ..errors import UserError
-from .benchmarks import DEFINITIONS, FOLDER, Row, mirrored_rows
+from .benchmarks import DEFINITIONS, FOLDER, Row, file_of_task, mirrored_rows
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -66,8 +66,8 @@ def _definition(name: str, include_path: Path | None) -> str | dict[str, Any]:
 
 
 def _known_file(name: str, include_path: Path | None) -> Path | None:
-    if include_path is not None and (include_path / f"{name}.yaml").is_file():
-        return include_path / f"{name}.yaml"
+    if include_path is not None and (own := file_of_task(include_path, name, ".yaml")).is_file():
+        return own
     return builtin_tasks() / DEFINITIONS[name] if name in DEFINITIONS else None
 
 

@@ -6,6 +6,7 @@ model, a text) is in its identity and needs no fingerprint.
 """
 
 import functools
+import glob
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -220,13 +221,13 @@ def _text(spec: TextSpec, use: str, place: Place) -> tuple[dict[str, str], tuple
 
 
 def _task(task: str, place: Place) -> dict[str, str]:
-    from ..evaluation.benchmarks import FOLDER, task_file
+    from ..evaluation.benchmarks import FOLDER, file_of_task, task_file
 
-    if (own := TASKS_FOLDER / f"{task}.yaml").is_file():
+    if (own := file_of_task(TASKS_FOLDER, task, ".yaml")).is_file():
         return {f"task {task}": file_hash(own)}
     file = None if place.mirror is None else task_file(task, Path(place.mirror))
     if place.mirror is not None and file is None:  # a group, whose tasks have files of their own
-        files = sorted(Path(place.mirror).glob(f"{FOLDER}/{task}*.jsonl"))
+        files = sorted(Path(place.mirror).glob(f"{FOLDER}/{glob.escape(task)}*.jsonl"))
         found = digest([file_hash(one) for one in files]) if files else "not in the mirror"
         return {f"task {task}": found}
     return {f"task {task}": file_hash(file) if file else "of the hub"}
