@@ -8,6 +8,7 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForCausalLM, MptConfig, RobertaConfig, RwkvConfig
 
 from thanos.errors import UserError
 from thanos.evaluation.block_harness import BlockHarness
@@ -19,6 +20,7 @@ from thanos.stages.continuations import write_task
 from thanos.testbed.continuations import TASKS_FOLDER
 
 MODELS = PROJECT / "thanos" / "testbed" / "models"
+_TINY = {"vocab_size": 300, "pad_token_id": 1}
 LIMIT = 24  # questions of the testbed's task, of four requests each
 ROWS = 5
 
@@ -239,15 +241,17 @@ def test_generative_tasks_and_groups(model, tokenizer, tasks):
 
 
 @pytest.mark.parametrize(
-    ("answer", "fault"),
+    ("pair", "fault"),
     [
-        ("", "its answer '' has no token of its own"),
-        ("x" * 200, "its answer has 200 tokens, the model's context 128"),
+        (("Pears are", ""), "its answer '' has no token of its own"),
+        (("Pears are", "x" * 200), "its answer has 200 tokens, the model's context 128"),
+        (("", ""), "its answer '' has no token"),
+        (("  ", "red"), "its context '  ' has no token"),
     ],
 )
-def test_an_item_that_cannot_be_scored_is_named(model, tokenizer, answer, fault):
+def test_an_item_that_cannot_be_scored_is_named(model, tokenizer, pair, fault):
     harness = BlockHarness(BlocksInMemory(model), copy.deepcopy(tokenizer), ROWS, 0)
-    pairs = [("Apples are", " red"), ("Pears are", answer)]
+    pairs = [("Apples are", " red"), pair]
     requests = [
         Instance("loglikelihood", {}, pair, 0, metadata=("fruit", number + 7, 1))
         for number, pair in enumerate(pairs)
@@ -256,3 +260,29 @@ def test_an_item_that_cannot_be_scored_is_named(model, tokenizer, answer, fault)
     with pytest.raises(UserError, match=f"evaluation.tasks: fruit, item 8: {fault}"):
         harness.loglikelihood(requests)
     assert len(harness.loglikelihood(requests[:1])) == 1
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MptConfig(**_TINY, max_seq_len=24, d_model=16, n_heads=2, n_layers=1),
+        RwkvConfig(**_TINY, context_length=24, hidden_size=16, num_hidden_layers=2),
+        RobertaConfig(
+            **_TINY,
+            max_position_embeddings=26,
+            hidden_size=16,
+            num_attention_heads=2,
+            num_hidden_layers=1,
+            is_decoder=True,
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_a_request_is_cut_to_the_context_of_any_family(tokenizer, config):
+    """lm-eval would take 2048 where none of three keys says another, and Roberta's as it stands."""
+    model = AutoModelForCausalLM.from_config(config).eval()
+    harness = BlockHarness(BlocksInMemory(model), copy.deepcopy(tokenizer), ROWS, 0)
+    assert harness.max_length == 24
+    request = Instance("loglikelihood", {}, ("y" * 40, "x" * 24), 0, metadata=("fruit", 0, 1))
+    assert len(harness.loglikelihood([request])) == 1
+    assert harness.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, ("z" * 60,), 0)])

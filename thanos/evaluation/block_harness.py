@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import UserError
 from ..models import BlocksInMemory, BlockSource
+from ..models.context import longest_window
 from ..models.forward import logits_of_positions, running_by_blocks, states_by_blocks
 from ..models.host_states import HostStates
 
@@ -60,14 +61,19 @@ class BlockHarness(HFLM):
         hidden_budget: int,
     ) -> None:
         model = source.model
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=_ALL)
+        text = model.config.get_text_config(decoder=True)
+        super().__init__(  # lm-eval itself looks for the longest window under three keys only
+            pretrained=model,
+            tokenizer=tokenizer,
+            batch_size=_ALL,
+            max_length=longest_window(text),
+        )
         self._source = source
         self._rows = rows
         self._in_memory = isinstance(source, BlocksInMemory)
         # Blocks that lie in memory cost nothing to take again: one batch after the other.
         self._hidden_budget = 0 if self._in_memory else hidden_budget
-        width = model.config.get_text_config().hidden_size
-        self._bytes_per_token = width * model.dtype.itemsize
+        self._bytes_per_token = text.hidden_size * model.dtype.itemsize
 
     @torch.no_grad()
     def _loglikelihood_tokens(
@@ -101,9 +107,12 @@ class BlockHarness(HFLM):
         """As HFLM does, but an item that cannot be scored is named.
 
         Raises:
-            UserError: its answer has no tokens, or more than the model can look at.
+            UserError: its context or its answer has no tokens, or its answer more than the model
+                can look at.
         """
         try:
+            for request in requests:
+                self._check_texts(*request.args)
             scored: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm)
         except UnscorableError as error:
             item = next(request for request in requests if request.args == error.texts)
@@ -113,8 +122,14 @@ class BlockHarness(HFLM):
             ) from error
         return scored
 
+    def _check_texts(self, context: str, answer: str) -> None:
+        if not context and not self.tok_encode(answer, add_special_tokens=False):
+            raise UnscorableError((context, answer), f"its answer {answer!r:.80} has no token")
+
     def _check(self, request: Request) -> None:
-        texts, _, answer = request
+        texts, context, answer = request
+        if not context:
+            raise UnscorableError(texts, f"its context {texts[0]!r:.80} has no token")
         if not answer:  # a token of the context has swallowed it, or it is empty
             raise UnscorableError(texts, f"its answer {texts[1]!r:.80} has no token of its own")
         if len(answer) > self.max_length:
@@ -176,11 +191,6 @@ class BlockHarness(HFLM):
     def _scored(self, request: Request) -> list[int]:
         """The tokens that the model sees: all but the last, from the left what is too long."""
         _, context, answer = request
-        if not context or not 0 < len(answer) <= self.max_length:
-            raise UserError(
-                f"evaluation.tasks: a request with {len(context)} tokens of context and "
-                f"{len(answer)} to score cannot be scored within {self.max_length} tokens"
-            )
         return (context + answer)[-(self.max_length + 1) :][:-1]
 
     def _inputs(self, batch: list[Request]) -> Tensor:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from .causality import CausalProbe
+from .context import longest_window
 from .replay import finish, record_batches
 from .source import BlockSource
 
@@ -89,7 +90,8 @@ def logits_of_positions(source: BlockSource, tokens: Tensor, states: Tensor) -> 
     """Yield the logits of some positions, a slice (t, V) of at most 256 of them at a time.
 
     What follows the blocks, a norm and the head, looks at every position by itself, so that it
-    does not matter where in which text they stood.
+    does not matter where in which text they stood. What comes before them runs as well, unused: a
+    slice must be no longer than the model can look.
 
     Args:
         source: of the blocks that made the states.
@@ -97,7 +99,9 @@ def logits_of_positions(source: BlockSource, tokens: Tensor, states: Tensor) -> 
         states: (n, d), of `states_by_blocks`.
     """
     model = source.model
-    ids, parts = tokens.split(POSITIONS_PER_SLICE), states.split(POSITIONS_PER_SLICE)
+    longest = longest_window(model.config.get_text_config(decoder=True)) or POSITIONS_PER_SLICE
+    size = min(longest, POSITIONS_PER_SLICE)
+    ids, parts = tokens.split(size), states.split(size)
     for some, their in zip(ids, parts, strict=True):
         yield finish(model, source.blocks, some[None], their[None])[0]
 
