@@ -1,4 +1,4 @@
-"""The error that a person reads, and the one that no program can mend: a full disk."""
+"""The error that a person reads, and those that no program can mend: of disks and file systems."""
 
 import errno
 
@@ -20,3 +20,8 @@ def is_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return f"(os error {errno.ENOSPC})" in str(error)
+
+
+def has_no_locks(error: OSError) -> bool:
+    """Whether a file system cannot lock: some network and parallel ones answer so."""
+    return error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)

@@ -1,5 +1,8 @@
 """A small model that the project has never seen, with a tokenizer and two texts."""
 
+import os
+import subprocess
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -35,6 +38,27 @@ def model_folder(tmp_path):
     AutoModelForCausalLM.from_config(config).half().save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=bytes_only).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """`disk(name, size)` is a file system of its own, of so many bytes, below the test's folder."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a file system needs root")
+    mounted = []
+
+    def mount(name, size):
+        folder = tmp_path / name
+        folder.mkdir()
+        made = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if subprocess.run(made, capture_output=True).returncode != 0:
+            pytest.skip("mounting a tmpfs is not allowed here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture

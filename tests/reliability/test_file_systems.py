@@ -1,17 +1,22 @@
-"""Disks that are full or cannot lock, and paths that are no files."""
+"""Disks that are full, cannot lock or be written, or are several; and paths that are no files."""
 
 import errno
 import fcntl
 import json
 import os
+import shutil
+import subprocess
+import tempfile
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from thanos.data.sources import calibration_documents
 from thanos.errors import UserError
 from thanos.models.finished_blocks import work_folder
 from thanos.models.host_states import MappedStates
+from thanos.stages.run import main
 from thanos.tracking import _tag
 
 
@@ -94,3 +99,31 @@ def test_tags_are_no_longer_than_the_service_takes():
     assert _tag("thanos") == "thanos"
     assert len(_tag("org/" + "x" * 80 + "-7b")) == 64
     assert _tag("org/" + "x" * 80 + "-7b").endswith("x-7b")
+
+
+@pytest.mark.parametrize("stored", ["safetensors", "pickles"])
+def test_everything_on_a_file_system_of_its_own_and_the_models_read_only(
+    disk, command, model_folder, tmp_path, monkeypatch, stored
+):
+    """Results, temporary files and the cache on three of them: nothing is moved across."""
+    main(command("method=wanda", "hidden_memory=0"))
+    models, results, temporary, cache = (
+        disk(name, 2**23) for name in ("models", "results", "temporary", "cache")
+    )
+    there = shutil.copytree(model_folder, models / "stranger")
+    if stored == "pickles":
+        torch.save(load_file(there / "model.safetensors"), there / "pytorch_model.bin")
+        (there / "model.safetensors").unlink()
+    before = sorted(there.iterdir())
+    subprocess.run(["mount", "-o", "remount,ro", str(models)], check=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("THANOS_CACHE", str(cache))
+    elsewhere = [f"model.path={there}", f"output_dir={results / 'out'}"]
+
+    main(command("method=wanda", "hidden_memory=0", *elsewhere))
+
+    pruned = "checkpoint/model.safetensors"
+    assert (results / "out" / pruned).read_bytes() == (tmp_path / "out" / pruned).read_bytes()
+    assert sorted(there.iterdir()) == before
+    assert [path.name for path in results.iterdir()] == ["out"]
+    assert not list(temporary.iterdir())

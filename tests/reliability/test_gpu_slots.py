@@ -1,5 +1,7 @@
 """One job per GPU; the locks are tested where there is none, for they don't ask CUDA."""
 
+import errno
+import fcntl
 import itertools
 import os
 import signal
@@ -101,6 +103,19 @@ def test_locks_follow_no_links_and_lie_in_a_folder_of_ones_own(job, tmp_path, mo
     assert claim_gpu() == "0"
     (lock,) = (tmp_path / "run" / "thanos" / "gpus").iterdir()
     assert lock.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_named_with_the_way_out(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr("thanos.workflow.gpus._held", [])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("THANOS_GPU_LOCKS", str(tmp_path / "locks"))
+    with pytest.raises(UserError, match=r"locks has no locks, .* set THANOS_GPU_LOCKS to a folder"):
+        claim_gpu()
 
 
 def test_gpus_of_a_slurm_job_that_names_them_itself(monkeypatch):

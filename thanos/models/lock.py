@@ -1,6 +1,5 @@
 """A folder that one process at a time works in."""
 
-import errno
 import fcntl
 import logging
 import os
@@ -8,13 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from thanos.errors import UserError
+from thanos.errors import UserError, has_no_locks
 
 logger = logging.getLogger(__name__)
 
 _LOCK = "lock"
-# What file systems answer that cannot lock: some network and parallel ones.
-_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 def locked(path: Path, wait: bool) -> IO[str]:
@@ -46,7 +43,7 @@ def locked(path: Path, wait: bool) -> IO[str]:
             logger.warning("another process is working in %s; waiting for it", path)
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if not has_no_locks(error):
                 lock.close()
                 raise
             logger.warning(

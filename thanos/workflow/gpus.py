@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from ..errors import UserError
+from ..errors import UserError, has_no_locks
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def _locked(file: Path) -> IO[str] | None:
     """The file, locked until it is closed; None if another process holds it.
 
     Raises:
-        UserError: it is a link.
+        UserError: it is a link, or its file system has no locks.
     """
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -101,6 +101,14 @@ def _locked(file: Path) -> IO[str] | None:
     except BlockingIOError:
         lock.close()
         return None
+    except OSError as error:
+        lock.close()
+        if not has_no_locks(error):
+            raise
+        raise UserError(
+            f"the file system of {file.parent} has no locks, by which jobs share out the GPUs; set "
+            f"{LOCKS_VARIABLE} to a folder of yours on a local disk"
+        ) from error
     return lock
 
 
