@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from .artifacts import MANIFEST, verify_manifest
 from .content import file_hash
+from .data.files import check_file
 from .errors import UserError
 from .identity import ModelSpec, Place, TextSpec
 from .identity.models import description_hash, weights_hash
@@ -111,8 +112,7 @@ def checked_text(text: TextSpec, use: str) -> str | None:
     """
     if text.path is None:
         return None
-    if not Path(text.path).is_file():
-        raise UserError(f"{use}.path: {text.path} does not exist; give the path of a text file")
+    check_file(Path(text.path), f"{use}.path")
     if text.content != file_hash(Path(text.path)):
         raise UserError(
             f"{use}.path: {text.path} has changed since this was planned; "

@@ -98,14 +98,19 @@ def hub_file(
         hub_log.setLevel(level)
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, key: str = "") -> None:
     """Refuse what is no file.
+
+    Args:
+        path: of the file.
+        key: of the configuration that names it.
 
     Raises:
         UserError: it is a folder, a pipe, or nothing.
     """
     if not path.is_file():
-        raise UserError(f"{path} {_kind(path)}; give the path of a text file")
+        where = f"{key}: " if key else ""
+        raise UserError(f"{where}{path} {_kind(path)}; give the path of a text file")
 
 
 def _kind(path: Path) -> str:
