@@ -280,7 +280,10 @@ def _tokens(
     else:
         documents = _documents(text)
         count, seed = spec.calibration.windows, spec.calibration.seed
-        tokens = sample_windows(documents, tokenizer(), count, length, seed, source="text")
+        bos = spec.calibration.add_bos
+        tokens = sample_windows(
+            documents, tokenizer(), count, length, seed, add_bos=bos, source="text"
+        )
         corpus = survey(documents).sha256
     return tokens, {"corpus_sha256": corpus, "tokens_sha256": tokens_hash(tokens)}
 

@@ -1,13 +1,19 @@
 """The tokenizer has one token per byte, so that a window of tokens is a piece of text."""
 
+import copy
 import logging
 from collections import Counter
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from thanos.data.windows import (
+    begin_of_text,
     cut_windows,
     sample_windows,
     text_hash,
@@ -27,6 +33,9 @@ class CountingTokenizer:
     def __call__(self, text, **options):
         self.seen[text] += 1
         return self.tokenizer(text, **options)
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
 
 
 def test_windows_are_pieces_of_the_documents_longer_than_the_window(tokenizer):
@@ -89,6 +98,53 @@ def test_evaluation_windows_do_not_overlap_and_drop_the_remainder(tokenizer):
 def test_a_text_shorter_than_one_window(tokenizer):
     with pytest.raises(UserError, match="ptb: the text has 10 tokens, less than one window of 11"):
         cut_windows("abcdefghij", tokenizer, seqlen=11, source="ptb")
+
+
+@pytest.fixture
+def with_bos(tokenizer):
+    """Puts `<` before a text by itself, as LLaMA's does."""
+    other = copy.deepcopy(tokenizer)
+    other.bos_token = "<"
+    post = TemplateProcessing(single="< $A", special_tokens=[("<", other.bos_token_id)])
+    other.backend_tokenizer.post_processor = post
+    return other
+
+
+def test_every_window_starts_with_the_begin_of_text_token_on_demand(with_bos):
+    plain = cut_windows("abcdefgh", with_bos, seqlen=3)
+    asked = cut_windows("abcdefgh", with_bos, seqlen=3, add_bos=True)
+    assert with_bos.batch_decode(plain) == ["<ab", "cde", "fgh"]
+    assert with_bos.batch_decode(asked) == ["<ab", "<cd", "<ef", "<gh"]
+    assert begin_of_text(plain, with_bos) == {"token": "<", "windows": 1}
+    assert begin_of_text(asked, with_bos) == {"token": "<", "windows": 4}
+
+    draws = {"windows": 200, "seqlen": 22, "seed": 0}
+    drawn = sample_windows([DOCUMENTS[1]], with_bos, **draws, add_bos=True)
+    assert drawn.shape == (200, 22)
+    assert begin_of_text(drawn, with_bos) == {"token": "<", "windows": 200}
+    pieces = {text[1:] for text in with_bos.batch_decode(drawn)}
+    assert pieces == {DOCUMENTS[1][start : start + 21] for start in range(6)}  # none with its own
+
+
+def test_a_tokenizer_without_a_begin_of_text_token(tokenizer):
+    assert begin_of_text(cut_windows("abcdef", tokenizer, 3), tokenizer) == {
+        "token": None,
+        "windows": 0,
+    }
+    with pytest.raises(UserError, match=r"model\.add_bos: the tokenizer knows no begin"):
+        cut_windows("abcdef", tokenizer, 3, add_bos=True)
+    with pytest.raises(UserError, match=r"model\.add_bos: the tokenizer knows no begin"):
+        sample_windows(DOCUMENTS, tokenizer, 1, 8, seed=0, add_bos=True)
+
+
+def test_a_tokenizer_that_knows_nothing_of_a_text_is_refused():
+    words = Tokenizer(WordLevel({"<unk>": 0, "red": 1}, unk_token="<unk>"))
+    words.pre_tokenizer = Whitespace()
+    knows_red = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+
+    assert cut_windows("blue red green", knows_red, 3).tolist() == [[0, 1, 0]]
+    with pytest.raises(UserError, match="ptb: the tokenizer knows no word of the text; copy all"):
+        cut_windows("blue green grey", knows_red, 3, source="ptb")
 
 
 def test_a_long_text_raises_no_warning_of_the_tokenizer(tokenizer, caplog):

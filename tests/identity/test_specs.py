@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from thanos.config import RunBuilder, resolve
+from thanos.config import RunBuilder, refuse_unused, resolve
 from thanos.errors import UserError
 from thanos.identity import PruningSpec
 from thanos.identity.models import local_model
@@ -115,6 +115,34 @@ def test_results_of_before_an_option_keep_their_names(overrides, known):
 )
 def test_a_later_option_that_is_on_is_part_of_the_name(overrides):
     assert ids(*overrides)[0] != ids(*overrides[:-1])[0]
+
+
+def test_options_of_windows_and_of_a_dense_model_name_what_they_change():
+    """Where they are off, names are those of before there were any."""
+    model = ["model=hf", "model.path=a/b"]
+    before = ids(*model)
+    assert before == (
+        "thanos-unstructured-0.5-e8bc7e451bbb",
+        "docstrings-f7f4c91258c9",
+        "thanos-unstructured-0.5-960fb7c853a4",
+        "docstrings-5858c3b3667e",
+    )
+    assert not set(ids(*model, "model.add_bos=true")) & set(before)
+
+    def dense(*overrides):
+        return RunBuilder().run(resolve([*model, "method=dense", *overrides])).evaluation
+
+    rounded = dense("evaluation.quantization=int8")
+    kept = dense("evaluation.quantization=int8", "model.skip=[down_proj]")
+    assert (rounded.skip, kept.skip) == ((), ("down_proj",))
+    assert kept.id != rounded.id == "dense-c680729b5de4"
+    *parts, size = kept.parts()
+    assert {part.skip for part in parts} == {("down_proj",)}
+    assert size.skip == ()  # it is as stored
+    refused = ["method=dense", "model.skip=[down_proj]"]
+    config = resolve([*model, *refused])
+    with pytest.raises(UserError, match=r"'model\.skip' is not used by method dense"):
+        refuse_unused(config, refused)
 
 
 def test_a_mask_is_what_it_removes_wherever_it_lies(tmp_path):

@@ -122,6 +122,21 @@ def test_a_hybrid_model_is_quantised_but_for_what_is_skipped(run, model_folder, 
     assert {n.rpartition("mamba.")[2] for n in changed if "mamba" in n} == {"in_proj.weight"}
 
 
+def test_what_is_skipped_is_not_rounded_in_the_dense_model_either(command, tmp_path):
+    def loss(number, *overrides):
+        out = tmp_path / str(number)
+        given = command("method=dense", f"output_dir={out}", *overrides)
+        main([text for text in given if not text.startswith("calibration")])
+        return json.loads((out / "metrics.json").read_text())["perplexity"]["text"]["loss"]
+
+    int4, whole = "evaluation.quantization=int4", loss(0)
+    everything = "[q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj]"
+    rounded, some = loss(1, int4), loss(2, int4, "model.skip=[down_proj]")
+
+    assert loss(3, int4, f"model.skip={everything}") == whole
+    assert len({whole, rounded, some}) == 3
+
+
 def test_an_encoder_is_refused_by_the_whole_command(run, tmp_path):
     with pytest.raises(UserError, match="BertLMHeadModel is not causal"):
         run("encoder", "pattern=0.5")

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..content import file_hash
 from ..data.availability import corpus_can_be_had
+from ..data.files import check_file
 from ..errors import UserError
 from ..evaluation.benchmarks import task_file
 from ..identity import (
@@ -95,12 +96,14 @@ class RunBuilder:
                     self._text(corpus, evaluation.path if corpus == "text" else None, "evaluation"),
                     config.model.context,
                     evaluation.max_windows,
+                    add_bos=config.model.add_bos,
                 )
                 for corpus in corpora
             ),
             tasks=tasks,
             limit=evaluation.limit if tasks else None,
             quantization=evaluation.quantization,
+            dense_skip=tuple(config.model.skip) if choices.quantizes_dense else (),
         )
         timed = pruning is not None and evaluation.efficiency
         return Run(
@@ -153,10 +156,8 @@ class RunBuilder:
     def _text(self, source: str, path: str | None, use: str) -> TextSpec:
         if path is None:
             return TextSpec(source)
+        check_file(expanded(path), f"{use}.path")
         file = expanded(path).absolute()
-        if not file.is_file():
-            kind = "is a folder, not a file" if file.is_dir() else "does not exist"
-            raise UserError(f"{use}.path: {path} {kind}; give the path of a text file")
         return TextSpec(source, str(file), self._hash(file))
 
     def _hash(self, file: Path) -> str:
@@ -178,8 +179,14 @@ def pruning_spec(choices: Choices, model: ModelSpec, text: TextSpec | None) -> P
     assert pattern is not None
     given, calibration = config.method, None
     if text is not None:
-        context, windows = config.model.context, config.calibration.windows
-        calibration = CalibrationSpec(model, text, context, windows, config.seed)
+        calibration = CalibrationSpec(
+            model,
+            text,
+            config.model.context,
+            config.calibration.windows,
+            config.seed,
+            add_bos=config.model.add_bos,
+        )
     block_size = given.block_size or default_block_size(pattern)
     return PruningSpec(
         model=model,
@@ -274,6 +281,7 @@ def _columns(config: Config, pruning: PruningSpec | None) -> dict[str, Any]:
         "evaluation": config.evaluation.name,
         "quantization": config.evaluation.quantization,
         "model_path": config.model.path,
+        "add_bos": int(config.model.add_bos),
         "calibration_source": calibration.text.source if calibration else "none",
         "calibration_windows": calibration.windows if calibration else None,
         "block_size": pruning and pruning.block_size,

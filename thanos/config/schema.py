@@ -23,6 +23,7 @@ class ModelConfig:
         gguf: sha256 of the file in the wheel
         file: a wheel or GGUF file in the package index's place
         context: tokens per window, capped by what the model supports
+        add_bos: start every window with the begin-of-text token; false: as the text is cut
         trust_remote_code: run the model's own Python files
         skip: names of layers left dense on purpose
         rare_experts: experts with fewer tokens than columns: error, or magnitude
@@ -35,6 +36,7 @@ class ModelConfig:
     gguf: str | None = None
     file: str | None = None
     context: int = 2048
+    add_bos: bool = False
     trust_remote_code: bool = False
     skip: list[str] = field(default_factory=list)
     rare_experts: str = "error"

@@ -70,6 +70,11 @@ class Choices:
         return self.method is not None and self.method.update == "alternating"
 
     @property
+    def quantizes_dense(self) -> bool:
+        """Whether the weights of the model as it is stored are rounded."""
+        return self.method is None and self.config.evaluation.quantization != "none"
+
+    @property
     def calibrates_on_file(self) -> bool:
         """Whether the calibration's source is one that can be read from a file."""
         return self.config.calibration.source in ("text", *CALIBRATION)
@@ -110,9 +115,14 @@ USES = (
             *("method.block_size", "method.damping", "method.refine_steps", "method.metric"),
             *("method.scope", "method.update", "method.order", "method.correction", "method.mask"),
             *("method.reconstruction_steps", "method.allocation"),
-            *("model.skip", "model.rare_experts", "evaluation.efficiency"),
+            *("model.rare_experts", "evaluation.efficiency"),
         ),
         lambda choices: choices.method is not None,
+        lambda choices: choices.pruning,
+    ),
+    Use(
+        ("model.skip",),
+        lambda choices: choices.method is not None or choices.quantizes_dense,
         lambda choices: choices.pruning,
     ),
     Use(
@@ -193,6 +203,16 @@ USES = (
         ("calibration.path",),
         lambda choices: choices.calibrates_on_file,
         lambda choices: f"calibration source {choices.config.calibration.source}",
+    ),
+    Use(
+        ("model.add_bos",),
+        lambda choices: (
+            choices.calibrated
+            or bool(choices.config.evaluation.corpora or choices.config.evaluation.optional_corpora)
+        ),
+        lambda choices: (
+            f"evaluation {choices.config.evaluation.name}, which has no corpus, without calibration"
+        ),
     ),
     Use(
         ("model.gguf", "model.file"),

@@ -6,7 +6,7 @@ import random
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -50,6 +50,7 @@ def sample_windows(
     seqlen: int,
     seed: int,
     *,
+    add_bos: bool = False,
     source: str = "calibration",
     sizes: Sequence[int] | None = None,
 ) -> torch.Tensor:
@@ -60,6 +61,8 @@ def sample_windows(
 
     Args:
         documents: may lie in a file, see `thanos.data.streams`: those that are drawn are asked for.
+        add_bos: start every window with the begin-of-text token, before `seqlen - 1` of the
+            document's; otherwise only what the tokenizer itself puts before a document is there.
         source: name of the documents' source, for the error message.
         sizes: of the documents, if they are known already.
 
@@ -67,8 +70,10 @@ def sample_windows(
         (windows, seqlen) int64 token ids, a function of the arguments alone.
 
     Raises:
-        UserError: if no document is longer than the window.
+        UserError: if no document is longer than the window, or there is no begin-of-text token.
     """
+    bos = _bos(tokenizer) if add_bos else None
+    seqlen -= bos is not None
     generator = random.Random(seed)
     if sizes is None:
         sizes = survey(documents).sizes
@@ -84,7 +89,7 @@ def sample_windows(
         position = generator.randrange(len(candidates))
         index = candidates[position]
         if index not in tokens:
-            ids = token_ids(documents[index], tokenizer)
+            ids = token_ids(documents[index], tokenizer, special=bos is None)
             longest = max(longest, len(ids))
             if len(ids) <= seqlen:  # forget it; what remains is still drawn uniformly
                 candidates[position] = candidates[-1]
@@ -94,7 +99,7 @@ def sample_windows(
         ids = tokens[index]
         start = generator.randrange(len(ids) - seqlen + 1)
         drawn.append(ids[start : start + seqlen].long())
-    return torch.stack(drawn)
+    return _checked(torch.stack(drawn), bos, tokenizer, source)
 
 
 def cut_windows(
@@ -103,17 +108,23 @@ def cut_windows(
     seqlen: int,
     max_windows: int | None = None,
     *,
+    add_bos: bool = False,
     source: str = "evaluation",
 ) -> torch.Tensor:
     """Cut a text, tokenised once, into windows that do not overlap; the remainder is dropped.
+
+    Args:
+        add_bos: as of `sample_windows`.
 
     Returns:
         (n, seqlen) int64 token ids, n at most `max_windows`.
 
     Raises:
-        UserError: if the text is shorter than one window.
+        UserError: if the text is shorter than one window, or there is no begin-of-text token.
     """
-    ids = token_ids(text, tokenizer)
+    bos = _bos(tokenizer) if add_bos else None
+    seqlen -= bos is not None
+    ids = token_ids(text, tokenizer, special=bos is None)
     count = len(ids) // seqlen
     if count == 0:
         raise UserError(
@@ -122,13 +133,52 @@ def cut_windows(
         )
     if max_windows is not None:
         count = min(count, max_windows)
-    return ids[: count * seqlen].reshape(count, seqlen)
+    return _checked(ids[: count * seqlen].reshape(count, seqlen), bos, tokenizer, source)
 
 
-def token_ids(text: str, tokenizer: "PreTrainedTokenizerBase") -> torch.Tensor:
+def token_ids(
+    text: str, tokenizer: "PreTrainedTokenizerBase", *, special: bool = True
+) -> torch.Tensor:
     """Tokenise a text of any length: (T,) int64, with the special tokens the tokenizer adds."""
     # verbose=False: a text longer than the context is the normal case here, not worth a warning.
-    return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.long)
+    ids = tokenizer(text, verbose=False, add_special_tokens=special)["input_ids"]
+    return torch.tensor(ids, dtype=torch.long)
+
+
+def begin_of_text(windows: torch.Tensor, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+    """The begin-of-text token, None without one, and how many windows start with it."""
+    token = tokenizer.bos_token_id
+    count = 0 if token is None else int((windows[:, 0] == token).sum())
+    return {"token": tokenizer.bos_token, "windows": count}
+
+
+def _bos(tokenizer: "PreTrainedTokenizerBase") -> int:
+    if tokenizer.bos_token_id is None:
+        raise UserError(
+            "model.add_bos: the tokenizer knows no begin-of-text token; leave the option "
+            "out, or name bos_token in the model's tokenizer_config.json"
+        )
+    return int(tokenizer.bos_token_id)
+
+
+def _checked(
+    windows: torch.Tensor, bos: int | None, tokenizer: "PreTrainedTokenizerBase", source: str
+) -> torch.Tensor:
+    """The windows, (n, T), each with the token before it if there is one.
+
+    Raises:
+        UserError: the tokenizer knows nothing of the text, as one whose vocabulary was not found.
+    """
+    unknown = tokenizer.unk_token_id
+    found = windows[~torch.isin(windows, torch.tensor(tokenizer.all_special_ids))]
+    if unknown is not None and not len(found) and (windows == unknown).any():
+        raise UserError(
+            f"{source}: the tokenizer knows no word of the text; copy all of the model's tokenizer "
+            "files beside it, tokenizer.json best"
+        )
+    if bos is None:
+        return windows
+    return torch.cat([windows.new_full((len(windows), 1), bos), windows], dim=1)
 
 
 def tokens_hash(tokens: torch.Tensor) -> str:

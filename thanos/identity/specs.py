@@ -4,7 +4,7 @@ The same thing in two suites is one thing. A local model or text is what it hold
 hub is its id and revision. A model in a GGUF file is that file; its safetensors are a fifth thing.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,14 @@ _LATER = {
     *("iterations", "penalty", "schedule", "order", "correction", "mask"),
     *("allocation", "allocation_spread", "allocation_unit"),
     *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch"),
+    *("dense_skip", "add_bos"),
 }
+
+
+def _used(spec: Spec, values: dict[str, Any]) -> dict[str, Any]:
+    """The values of an identity, without later options that are off."""
+    off = {each.name for each in fields(spec) if getattr(spec, each.name) == each.default}
+    return {key: value for key, value in values.items() if key not in _LATER & off}
 
 
 @dataclass(frozen=True)
@@ -103,11 +110,13 @@ class _TokensSpec(Spec):
         model: whose tokenizer cuts them; its weights do not matter.
         text: the source.
         context: tokens per window, capped by what the model supports.
+        add_bos: whether every window starts with the begin-of-text token.
     """
 
     model: ModelSpec
     text: TextSpec
     context: int
+    add_bos: bool = field(default=False, kw_only=True)
 
     @property
     def readable(self) -> str:
@@ -116,7 +125,7 @@ class _TokensSpec(Spec):
 
     def identity(self) -> dict[str, Any]:
         """Tokenizer, source, length and what a kind adds."""
-        return {**super().identity(), "model": self.model.tokenizer()}
+        return _used(self, {**super().identity(), "model": self.model.tokenizer()})
 
 
 @dataclass(frozen=True)
@@ -223,11 +232,7 @@ class PruningSpec(Spec):
 
     def identity(self) -> dict[str, Any]:
         """All that the pruned weights and their record are of; of later options what is used."""
-        values = {**super().identity(), "method": self._choices()}
-        unused = {
-            field.name for field in fields(self) if getattr(self, field.name) == field.default
-        }
-        return {key: value for key, value in values.items() if key not in _LATER & unused}
+        return _used(self, {**super().identity(), "method": self._choices()})
 
     @property
     def metric(self) -> str | None:
@@ -258,6 +263,8 @@ class EvaluationSpec(Spec):
         tasks: zero-shot tasks.
         limit: questions per task; None: all.
         quantization: of the linear layers' weights: none, int8 or int4.
+        dense_skip: of a model as it is stored: layers that quantisation leaves. A pruned one's are
+            those that pruning left.
     """
 
     model: PruningSpec | ModelSpec
@@ -265,6 +272,7 @@ class EvaluationSpec(Spec):
     tasks: tuple[str, ...] = ()
     limit: int | None = None
     quantization: str = "none"
+    dense_skip: tuple[str, ...] = ()
 
     @property
     def pruning(self) -> PruningSpec | None:
@@ -274,7 +282,11 @@ class EvaluationSpec(Spec):
     @property
     def skip(self) -> tuple[str, ...]:
         """Layers left as they are, by pruning and so by quantisation too."""
-        return self.model.skip if isinstance(self.model, PruningSpec) else ()
+        return self.model.skip if isinstance(self.model, PruningSpec) else self.dense_skip
+
+    def identity(self) -> dict[str, Any]:
+        """All that is measured, and layers left on purpose where there are any."""
+        return _used(self, super().identity())
 
     @property
     def base(self) -> ModelSpec:
@@ -291,7 +303,12 @@ class EvaluationSpec(Spec):
 
     def parts(self) -> tuple["EvaluationSpec", ...]:
         """Each corpus and each task on its own; last the size, which is of the weights alone."""
-        part = partial(EvaluationSpec, self.model, quantization=self.quantization)
+        part = partial(
+            EvaluationSpec,
+            self.model,
+            quantization=self.quantization,
+            dense_skip=self.dense_skip,
+        )
         corpora = [part(windows=(windows,)) for windows in self.windows]
         tasks = [part(tasks=(task,), limit=self.limit) for task in self.tasks]
         return (*corpora, *tasks, EvaluationSpec(self.model))

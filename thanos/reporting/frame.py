@@ -59,6 +59,7 @@ COLUMNS = (
     "mask_metric",
     "mask_scope",
     "mask_update",
+    "add_bos",
 )
 LAYER_COLUMNS = (
     *COLUMNS[:7],  # of the run

@@ -29,6 +29,11 @@ _COUNTS = ("raised_damping",)
 _COARSENESS = {"": 0, "none": 0, "int8": 1, "int4": 2}
 _HIGHER_IS_BETTER = ("acc", "mean_acc", "mean_acc_share")
 _DATASETS = ("wikitext2", "ptb", "c4")  # the paper's order; others follow by name
+_PROTOCOL = {
+    "context": "window lengths",
+    "source": "corpora or tasks",
+    "add_bos": "values of add_bos",
+}
 # Runs that differ in one of these measured different things: never averaged together.
 _CONDITIONS = (
     *("calibration", "calibration_source", "calibration_windows"),
@@ -37,13 +42,14 @@ _CONDITIONS = (
     *("allocation", "allocation_spread", "allocation_unit"),
     *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch"),
     *("mask_metric", "mask_scope", "mask_update", "outlier_fraction", "outlier_score"),
-    *("context", "source", "quantization"),
+    *("context", "source", "quantization", "add_bos"),
 )
 _DENSE_CONDITIONS = (
     "quantization",
     "model_path",
     "context",
     "source",
+    "add_bos",
 )  # a dense model has no calibration
 
 
@@ -194,7 +200,7 @@ def mean_interval(values: np.ndarray) -> tuple[float, float]:
 def refuse_mixed_protocols(rows: pd.DataFrame, measure: Measure) -> None:
     """Raise UserError if a model's rows of one measure come from different evaluation protocols."""
     for model, group in rows.groupby("model"):
-        for column, name in (("context", "window lengths"), ("source", "corpora or tasks")):
+        for column, name in _PROTOCOL.items():
             found = sorted(set(group[column].dropna().astype(str)) - {""})
             if len(found) > 1:
                 raise UserError(

@@ -46,6 +46,7 @@ def protocol_notes(frame: pd.DataFrame, measures: Iterable[Measure]) -> list[str
             else:
                 each = (f"{length:.0f} ({model})" for model, length in lengths.items())
                 text = f"as many tokens as the model's context: {', '.join(each)}"
+            text += ", each from the begin-of-text token on" * bool(rows["add_bos"].any())
             notes.append(f"Perplexity of {measure.dataset}: windows of {text}.")
         elif measure.metric == "mean_acc":
             tasks = sorted(frame.loc[frame["metric"] == "acc", "dataset"].unique())

@@ -7,6 +7,7 @@ from thanos.reporting.labels import DENSE
 
 # A share is that of the same quantity: model, metric and data, measured by the same protocol.
 _SAME = ["model", "model_path", "quantization", "metric", "dataset", "n", "context", "source"]
+_SAME += ["add_bos"]
 # The headline metrics as shares: their names and factors.
 _NAMES = {"perplexity": "perplexity_ratio", "mean_acc": "mean_acc_share"}
 _FACTORS = {"perplexity": 1.0, "mean_acc": 100.0}

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..artifacts import atomic_folder, verify_manifest, write_manifest
 from ..command import run_command, stage_parser
 from ..data.sources import calibration_documents
-from ..data.windows import sample_windows, survey, tokens_hash
+from ..data.windows import begin_of_text, sample_windows, survey, tokens_hash
 from ..identity import CalibrationSpec, Place
 from ..identity.fingerprints import fingerprint
 from ..identity.spec import read_spec
@@ -33,18 +33,21 @@ def calibrate(spec: CalibrationSpec, place: Place, folder: Path) -> None:
     path = checked_text(spec.text, "calibration")
     documents = calibration_documents(spec.text.source, path, place.mirror)
     surveyed = survey(documents)
+    tokenizer = open_tokenizer(spec.model, place)
     windows = sample_windows(
         documents,
-        open_tokenizer(spec.model, place),
+        tokenizer,
         spec.windows,
         window_length(spec.model, spec.context, place),
         spec.seed,
+        add_bos=spec.add_bos,
         source=path or spec.text.source,
         sizes=surveyed.sizes,
     )
     facts = {
         "spec": spec.to_json(),
         "corpus_sha256": surveyed.sha256,
+        "begin_of_text": begin_of_text(windows, tokenizer),
         "provenance": provenance(started, found, place=place),
     }
     write_windows(windows, facts, folder)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..artifacts import atomic_folder, verify_manifest, write_manifest
 from ..command import run_command, stage_parser
 from ..data.sources import evaluation_max_windows, evaluation_text
-from ..data.windows import cut_windows, text_hash, tokenizer_hash, tokens_hash
+from ..data.windows import begin_of_text, cut_windows, text_hash, tokenizer_hash, tokens_hash
 from ..identity import Place, WindowsSpec
 from ..identity.fingerprints import fingerprint
 from ..identity.spec import read_spec
@@ -21,7 +21,7 @@ from ..opening import checked_text, open_tokenizer, window_length
 from ..provenance import provenance
 
 WINDOWS = "windows.safetensors"
-_FACTS = ("corpus_sha256", "tokens_sha256", "tokenizer_sha256")
+_FACTS = ("corpus_sha256", "tokens_sha256", "tokenizer_sha256", "begin_of_text")
 
 
 def cut_corpus(spec: WindowsSpec, place: Place, folder: Path) -> None:
@@ -36,8 +36,14 @@ def cut_corpus(spec: WindowsSpec, place: Place, folder: Path) -> None:
     tokenizer = open_tokenizer(spec.model, place)
     limits = [n for n in (spec.max_windows, evaluation_max_windows(spec.readable)) if n]
     seqlen = window_length(spec.model, spec.context, place)
-    source = path or spec.readable
-    windows = cut_windows(text, tokenizer, seqlen, min(limits, default=None), source=source)
+    windows = cut_windows(
+        text,
+        tokenizer,
+        seqlen,
+        min(limits, default=None),
+        add_bos=spec.add_bos,
+        source=path or spec.readable,
+    )
     with atomic_folder(folder) as temporary:
         save_file({"windows": windows}, temporary / WINDOWS)
         facts = {
@@ -45,6 +51,7 @@ def cut_corpus(spec: WindowsSpec, place: Place, folder: Path) -> None:
             "corpus_sha256": text_hash(text),
             "tokens_sha256": tokens_hash(windows),
             "tokenizer_sha256": tokenizer_hash(tokenizer),
+            "begin_of_text": begin_of_text(windows, tokenizer),
             "provenance": provenance(started, found, place=place),
         }
         write_manifest(temporary, facts)
@@ -57,7 +64,8 @@ def read_corpus(folder: Path) -> tuple[Tensor, dict[str, Any]]:
         UserError: if the folder is incomplete or damaged.
     """
     manifest = verify_manifest(folder, maker="rule evaluation_windows")
-    return load_file(folder / WINDOWS)["windows"], {key: manifest[key] for key in _FACTS}
+    facts = {key: manifest[key] for key in _FACTS if key in manifest}
+    return load_file(folder / WINDOWS)["windows"], facts
 
 
 def main() -> None:
