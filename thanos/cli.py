@@ -4,6 +4,7 @@
     thanos -m method=thanos,wanda pattern=0.5,2:4     all combinations, as a suite without a file
     thanos suite demo                                 a suite of conf/suite, or of your own
     thanos pack|unpack <folder> <folder>              a checkpoint made smaller, or restored
+    thanos compact <folder> <folder>                  a structured model without what was pruned
 
 `thanos` is `python -m thanos`. With output_dir one run is written there. Without it results lie
 where a suite would look for them, below --results, and a table ends the run.
@@ -51,6 +52,10 @@ def front_door(arguments: Sequence[str] | None = None) -> None:
         from .stages.pack import main as pack
 
         return pack(words)
+    if words[:1] == ["compact"]:
+        from .stages.compact import main as compact
+
+        return compact(words[1:])
     if words[:1] == ["suite"]:
         return _suite(words[1:])
     given = _options().parse_intermixed_args(words)

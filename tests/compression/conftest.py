@@ -85,6 +85,15 @@ def other_model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return _random(AutoModelForCausalLM.from_config(OTHERS[request.param]))
 
 
+@pytest.fixture
+def others() -> dict[str, Callable[[], PreTrainedModel]]:
+    """Functions that build them, by family."""
+    return {
+        name: lambda config=config: _random(AutoModelForCausalLM.from_config(config))
+        for name, config in OTHERS.items()
+    }
+
+
 def _random(model: PreTrainedModel) -> PreTrainedModel:
     torch.manual_seed(0)
     with torch.no_grad():

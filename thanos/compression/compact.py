@@ -60,7 +60,7 @@ def compact_model(model: PreTrainedModel, skip: Collection[str] = ()) -> list[st
             f"{type(model).__name__} is a mixture of experts, which has no compact form yet; "
             "its checkpoint can still be packed"
         )
-    recording = record(model, blocks, _probe_tokens(model), batch_size=1)
+    recording = record(model, blocks, probe_tokens(model), batch_size=1)
     known_links: dict[tuple, list[Link]] = {}  # blocks of the same shape have the same links
     replaced = []
     for index, block in enumerate(blocks.modules):
@@ -160,7 +160,8 @@ def _check_same(name: str, output: Tensor, expected: Tensor) -> None:
         )
 
 
-def _probe_tokens(model: PreTrainedModel) -> Tensor:
+def probe_tokens(model: PreTrainedModel) -> Tensor:
+    """A window (1, T) of random tokens, to find out with how a model is wired."""
     longest = longest_window(model.config.get_text_config(decoder=True))
     length = min(_PROBE_TOKENS, longest or _PROBE_TOKENS)
     vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]

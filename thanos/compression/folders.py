@@ -22,7 +22,7 @@ def pack_folder(source: Path, target: Path) -> Sizes:
     Raises:
         UserError: no such folder, nothing to pack in it, a damaged file, or a target that exists.
     """
-    files = _files(source, target)
+    files = checked_files(source, target)
     if not any(name.endswith(_SUFFIX) for name in files):
         raise UserError(f"{source} holds no {_SUFFIX} file to pack")
     if _SOURCE_MANIFEST in files:
@@ -56,10 +56,8 @@ def unpack_folder(source: Path, target: Path) -> None:
     Raises:
         UserError: not a packed folder, a damaged file, or a target that exists.
     """
-    _files(source, target)
-    if not (source / MANIFEST).is_file() or read_json(source / MANIFEST).get("format") != FORMAT:
-        raise UserError(f"{source} is not a packed folder; python -m thanos pack writes one")
-    manifest = verify_manifest(source, maker="python -m thanos pack")
+    checked_files(source, target)
+    manifest = verified_packed(source)
     with atomic_folder(target) as temporary:
         for name, packed, expected in _restored(source, manifest):
             file = inside(temporary, name)
@@ -70,6 +68,17 @@ def unpack_folder(source: Path, target: Path) -> None:
                 shutil.copyfile(packed, file)
             if file_hash(file) != expected:
                 raise UserError(f"{packed} does not restore {name}: its content differs")
+
+
+def verified_packed(source: Path) -> dict[str, Any]:
+    """The manifest of a packed folder, whose files are what it says.
+
+    Raises:
+        UserError: not a packed folder, or a damaged file.
+    """
+    if not (source / MANIFEST).is_file() or read_json(source / MANIFEST).get("format") != FORMAT:
+        raise UserError(f"{source} is not a packed folder; python -m thanos pack writes one")
+    return verify_manifest(source, maker="python -m thanos pack")
 
 
 def _restored(source: Path, manifest: dict[str, Any]) -> list[tuple[str, Path, str]]:
@@ -86,8 +95,25 @@ def _restored(source: Path, manifest: dict[str, Any]) -> list[tuple[str, Path, s
     return found
 
 
-def _files(source: Path, target: Path) -> dict[str, Path]:
-    """The source's files by their names relative to it."""
+def check_checkpoint(source: Path, target: Path) -> None:
+    """Check a model folder, and its manifest if it has one, before it is written anew.
+
+    Raises:
+        UserError: no model folder, a damaged file, or a target that exists or lies in it.
+    """
+    files = checked_files(source, target)
+    if "config.json" not in files:
+        raise UserError(f"{source} is no model folder: it has no config.json")
+    if MANIFEST in files:
+        verify_manifest(source, maker="rule prune")
+
+
+def checked_files(source: Path, target: Path) -> dict[str, Path]:
+    """The source's files by their names relative to it.
+
+    Raises:
+        UserError: no such folder, or a target that exists or lies in it.
+    """
     if not source.is_dir():
         raise UserError(f"folder {source} does not exist")
     if target.exists():

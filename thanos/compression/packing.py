@@ -11,21 +11,19 @@ The safetensors library writes whole dictionaries of tensors only, and in an ord
 a file can be larger than memory and is restored bit by bit.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from thanos.errors import UserError
 from thanos.models.safetensors_layout import (
-    METADATA,
     Header,
     StoredTensor,
     damaged,
+    header_text,
     parse_header,
     read_header,
 )
@@ -105,17 +103,38 @@ def unpack_file(source: Path, target: Path) -> None:
     Raises:
         UserError: the file is damaged, not packed, or packed by a newer version.
     """
+    with _opened(source) as (header, read), _create(target, header) as write:
+        for name in header.tensors:
+            write(name, read(name))
+
+
+def unpacked_tensors(source: Path) -> Iterator[tuple[StoredTensor, np.ndarray]]:
+    """Yield what each tensor of a packed file was stored as, and its bytes; one is in memory.
+
+    Raises:
+        UserError: as `unpack_file`.
+    """
+    with _opened(source) as (header, read):
+        for name, stored in header.tensors.items():
+            yield stored, read(name)
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[tuple[Header, Callable[[str], np.ndarray]]]:
+    """The header of the file that was packed, and what gives the values of a tensor in it."""
     packed = read_header(source)
     if packed.metadata.get("format") != FORMAT:
         raise UserError(f"{source} is not a packed file")
     if packed.metadata.get("version") != VERSION:
         raise UserError(f"{source} is packed by another version; update thanos to unpack it")
     try:
-        header = parse_header(target, packed.metadata["header"])
-        with _create(target, header) as write:
-            for name, tensor in header.tensors.items():
-                kept = packed.tensors.get(name)
-                write(name, _bytes(kept) if kept else _unpacked(tensor, packed))
+        header = parse_header(source, packed.metadata["header"])
+
+        def read(name: str) -> np.ndarray:
+            kept = packed.tensors.get(name)
+            return _bytes(kept) if kept else _unpacked(header.tensors[name], packed)
+
+        yield header, read
     except (KeyError, ValueError) as error:
         raise damaged(source, f"what it restores is not in it: {error}") from error
 
@@ -168,14 +187,9 @@ def _plan(header: Header, target: Path) -> tuple[Header, Sizes]:
         pieces.append(_Piece(name + VALUES, stored.dtype, (count,), count * item, item))
         pieces.append(_Piece(name + BITMASK, "U8", (mask,), mask, 1))
     metadata = {"format": FORMAT, "version": VERSION, "header": header.text}
-    lines: dict[str, Any] = {METADATA: metadata}
-    begin = 0
-    for piece in sorted(pieces, key=lambda piece: -piece.item_bytes):  # wide words first: aligned
-        offsets = [begin, begin + piece.size]
-        lines[piece.name] = {"dtype": piece.dtype, "shape": piece.shape, "data_offsets": offsets}
-        begin += piece.size
-    text = json.dumps(lines, separators=(",", ":"))  # ASCII only: characters are bytes
-    return parse_header(target, text + " " * (-len(text) % 8)), sizes
+    wide_first = sorted(pieces, key=lambda piece: -piece.item_bytes)  # so that words are aligned
+    lines = [(piece.name, piece.dtype, piece.shape, piece.size) for piece in wide_first]
+    return parse_header(target, header_text(lines, metadata)), sizes
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ _FORMATS = ("sparsity_config", "quantization_config")
 _LEFT = (MANIFEST,)
 
 
-def copy_checkpoint(source: Path, pruned: Mapping[str, StoredTensor], folder: Path) -> None:
+def copy_checkpoint(
+    source: Path,
+    pruned: Mapping[str, StoredTensor],
+    folder: Path,
+    configuration: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> None:
     """Write to `folder` the model in `source`, with pruned weights in the place of dense ones.
 
     Files, shards, names and formats are the source's, so that whatever opens the one opens the
@@ -33,6 +39,7 @@ def copy_checkpoint(source: Path, pruned: Mapping[str, StoredTensor], folder: Pa
         source: a model folder with safetensors.
         pruned: the pruned weights, by their name in the source's files.
         folder: an existing folder.
+        configuration: what becomes of the values in config.json, if weights have other shapes.
 
     Raises:
         UserError: no space left on the device.
@@ -42,20 +49,33 @@ def copy_checkpoint(source: Path, pruned: Mapping[str, StoredTensor], folder: Pa
         stored = stored_tensors(files)
         for file in files:  # not in a second file that holds a tensor, which nobody reads
             own = {n: t for n, t in pruned.items() if n not in stored or stored[n].file == file}
-            copy_with(file, own, folder / file.name)
+            copy_with(file, own, folder / file.name, resized=configuration is not None)
         if len(files) > 1:
             index = source / INDEX
-            if index.is_file():
+            if index.is_file() and configuration is None:
                 shutil.copyfile(index, folder / INDEX)
             else:
-                (folder / INDEX).write_text(json.dumps(index_of(stored), indent=2) + "\n")
-        for file in _carried(source):
-            target = folder / file.relative_to(source)
-            target.parent.mkdir(exist_ok=True)
-            if file.name in _CONFIGURATIONS and (values := _without_formats(file)) is not None:
-                target.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-            else:
-                shutil.copyfile(file, target)
+                sizes = {n: replace(t, bytes=pruned.get(n, t).bytes) for n, t in stored.items()}
+                _write(folder / INDEX, index_of(sizes))
+        copy_description(source, folder, configuration)
+
+
+def copy_description(
+    source: Path,
+    folder: Path,
+    configuration: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> None:
+    """The part of `copy_checkpoint` that concerns all but the weights."""
+    for file in _carried(source):
+        target = folder / file.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        values = _without_formats(file) if file.name in _CONFIGURATIONS else None
+        if file.name == "config.json" and configuration is not None:
+            _write(target, configuration(values or _read(file)))
+        elif values is not None:
+            _write(target, values)
+        else:
+            shutil.copyfile(file, target)
 
 
 def check_copied(source: Path) -> None:
@@ -83,6 +103,10 @@ def _without_formats(file: Path) -> dict[str, Any] | None:
     values: dict[str, Any] = _read(file)
     told = [key for key in _FORMATS if key in values]
     return {key: value for key, value in values.items() if key not in told} if told else None
+
+
+def _write(file: Path, values: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _read(file: Path) -> Any:

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from thanos.errors import UserError
@@ -13,6 +15,7 @@ from thanos.errors import UserError
 from .description import read_config, reason_of
 from .location import weight_files
 from .quiet import quiet
+from .skeleton import build_skeleton
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +23,10 @@ _NAMES_SHOWN = 3
 
 
 def load_model(
-    folder: Path, dtype: torch.dtype | Literal["auto"] = "auto", trust_remote_code: bool = False
+    folder: Path,
+    dtype: torch.dtype | Literal["auto"] = "auto",
+    trust_remote_code: bool = False,
+    weights: dict[str, Tensor] | None = None,
 ) -> PreTrainedModel:
     """Return the causal language model in a folder, on the CPU, in evaluation mode.
 
@@ -28,17 +34,23 @@ def load_model(
         folder: a model folder, see `local_folder`.
         dtype: "auto" keeps the checkpoint's.
         trust_remote_code: run the model's own Python files.
+        weights: by their names in its files, in place of what these hold.
 
     Raises:
         UserError: no safetensors; a damaged file; a weight that is missing, of the wrong shape or
             not finite. Never leaves a weight newly initialised.
     """
     config = read_config(folder, trust_remote_code)
-    weight_files(folder)
+    if weights is None:
+        weight_files(folder)
     with quiet():
         try:
-            opened: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
+            kind: Any = AutoModelForCausalLM
+            if weights is not None:  # only a model's own class takes them without a folder
+                kind = type(build_skeleton(deepcopy(config), torch.float32))
+            opened: Any = kind.from_pretrained(
+                folder if weights is None else None,
+                state_dict=weights,
                 config=config,
                 dtype=dtype,
                 trust_remote_code=trust_remote_code,

@@ -6,7 +6,7 @@ Nothing here imports torch: the memory plan reads shapes before anything heavy i
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -115,25 +115,46 @@ def parse_header(file: Path, text: str) -> Header:
     return Header(head, tensors, metadata)
 
 
-def copy_with(file: Path, replaced: Mapping[str, StoredTensor], target: Path) -> None:
+def copy_with(
+    file: Path, replaced: Mapping[str, StoredTensor], target: Path, *, resized: bool = False
+) -> None:
     """Copy a safetensors file byte by byte, but the contents of some tensors from elsewhere.
 
     Names, order, formats and metadata stay those of `file`; no more than a few MiB are in memory.
 
     Args:
         file: the file to copy.
-        replaced: by name in `file`, tensors of the same shape and dtype.
+        replaced: by name in `file`, tensors of the same dtype and, unless `resized`, shape.
         target: the file to write.
+        resized: whether shapes may be others.
     """
     header = read_header(file)
+    content = {name: replaced.get(name, tensor) for name, tensor in header.tensors.items()}
+    for name, tensor in header.tensors.items():
+        new = content[name]
+        if new.dtype != tensor.dtype or (new.shape != tensor.shape and not resized):
+            raise ValueError(f"{name}: {new.dtype} {new.shape} cannot replace {tensor}")
+    if resized:
+        lines = [(name, new.dtype, new.shape, new.bytes) for name, new in content.items()]
+        header = parse_header(target, header_text(lines, header.metadata))
     with target.open("wb") as sink:
         sink.write(header.head)
-        for name, tensor in header.tensors.items():
-            new = replaced.get(name, tensor)
-            if (new.dtype, new.shape) != (tensor.dtype, tensor.shape):
-                raise ValueError(f"{name}: {new.dtype} {new.shape} cannot replace {tensor}")
+        for new in content.values():
             with new.file.open("rb") as origin:
                 _copy_bytes(origin, sink, new.start, new.bytes)
+
+
+def header_text(
+    tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metadata: Mapping[str, str]
+) -> str:
+    """The JSON text of a header, of tensors (name, dtype, shape, bytes) in the order of bytes."""
+    lines: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
+    begin = 0
+    for name, dtype, shape, size in tensors:
+        lines[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, begin + size]}
+        begin += size
+    text = json.dumps(lines, separators=(",", ":"))  # ASCII only: characters are bytes
+    return text + " " * (-len(text) % 8)
 
 
 def damaged(file: Path, reason: str) -> UserError:

@@ -54,12 +54,18 @@ class StreamedBlocks:
         self._dtype = dtype or self.storage_dtype
         self._device = device
         self._finished = finished
+        self.config = config
         self._model = build_skeleton(config, self._dtype, trust_remote_code)
         self._stored = match_names(self._model, stored, folder)
         self._empty = self._model.state_dict()  # to put back in the place of weights
         self.blocks = find_blocks(self._model)
         self._around = [name for name in self._empty if not name.startswith(f"{self.blocks.name}.")]
         self._around_loaded = False
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of all tensors, by the model's names."""
+        return {name: tuple(tensor.shape) for name, tensor in self._empty.items()}
 
     @property
     def model(self) -> PreTrainedModel:
@@ -139,6 +145,14 @@ class StreamedBlocks:
                     )
                 tensors[stored.name] = kept
         return tensors
+
+    def stored_as(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Tensors of other shapes under the names, and in the formats, that the folder has."""
+        found = {}
+        for name, tensor in tensors.items():
+            (piece,) = self._stored[name]
+            found[piece.stored.name] = tensor.to("cpu", torch_dtype(piece.stored))
+        return found
 
     def _parameter_of(self, layer: str) -> str:
         own = f"{layer}.weight"
