@@ -24,6 +24,7 @@ from .models.source import PrunedBlocks
 from .models.survey import survey
 from .opening import dense_folder
 from .pruning import (
+    HeadsAndNeurons,
     InputStatistics,
     Pattern,
     PruningError,
@@ -169,6 +170,7 @@ def prune_blocks(
         correction=spec.correction > 0,
         masks=_masks(spec, place, source),
         patterns=patterns,
+        units=isinstance(spec.pattern, HeadsAndNeurons),
         reconstruction=_reconstruction(spec, storage_dtype),
         done=done,
         hidden=hidden,

@@ -16,7 +16,8 @@ from thanos.artifacts import verify_manifest, write_manifest
 from thanos.compression.compact_folders import narrow_folder
 from thanos.compression.indexed import FILE
 from thanos.errors import UserError
-from thanos.models import find_blocks, linear_layers
+from thanos.models import find_blocks, linear_layers, prune_model
+from thanos.pruning import prune_weight
 from thanos.stages.compact import main
 from thanos.stages.pack import main as pack
 
@@ -189,6 +190,25 @@ def test_shards_formats_and_what_stands_beside_them(families, save, tmp_path):
     index = json.loads((tmp_path / "compact" / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == narrowed.bytes[1] < narrowed.bytes[0]
     assert len(set(index["weight_map"].values())) > 1
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt", "thanos"])
+def test_the_pattern_for_it_leaves_nothing_behind(families, save, tokens, tmp_path, method):
+    model = families["llama"](kv_heads=2)
+
+    def prune_layer(weight, statistics, **given):
+        return prune_weight(weight, statistics, method, "heads-neurons:0.4", **given)
+
+    prune_model(model, tokens, prune_layer, statistics="gram", units=True)
+    expected = logits(model, tokens)
+    zeros = sum(int((parameter == 0).sum()) for parameter in model.parameters())
+
+    narrowed = narrow_folder(save(model), tmp_path / "compact")
+
+    assert narrowed.remaining == {}
+    assert narrowed.parameters[0] - narrowed.parameters[1] == zeros
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / "compact")
+    assert (logits(opened, tokens) - expected).abs().max() < 1e-4
 
 
 def test_nothing_that_can_go(families, prune, save, tmp_path):

@@ -10,9 +10,8 @@ from transformers import PreTrainedModel
 
 from thanos.errors import UserError
 from thanos.models import LinearLayer, find_blocks, linear_layers
-from thanos.models.context import longest_window
 from thanos.models.experts import has_experts
-from thanos.models.replay import record
+from thanos.models.replay import record_probe
 
 from .columns import ColumnSplit, split_columns
 from .compact_linear import compact_linear
@@ -21,7 +20,6 @@ from .tracing import Link, Run, find_links, is_unused
 # Share of a layer's weights, or rows, below which moving numbers costs more than it saves:
 # gathering the inputs of a 1024 x 1024 product takes 3 to 4% of its time on a CPU.
 _WORTH_MOVING = 0.04
-_PROBE_TOKENS = 16
 # Largest difference in a block's output, relative to its largest value: sums in another order.
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 _TOLERANCE_HALF = 2e-2
@@ -60,7 +58,7 @@ def compact_model(model: PreTrainedModel, skip: Collection[str] = ()) -> list[st
             f"{type(model).__name__} is a mixture of experts, which has no compact form yet; "
             "its checkpoint can still be packed"
         )
-    recording = record(model, blocks, probe_tokens(model), batch_size=1)
+    recording = record_probe(model, blocks)
     known_links: dict[tuple, list[Link]] = {}  # blocks of the same shape have the same links
     replaced = []
     for index, block in enumerate(blocks.modules):
@@ -158,14 +156,6 @@ def _check_same(name: str, output: Tensor, expected: Tensor) -> None:
             f"{name}: its compact form gives other outputs (by {difference:.3g}); "
             "this architecture cannot be made compact"
         )
-
-
-def probe_tokens(model: PreTrainedModel) -> Tensor:
-    """A window (1, T) of random tokens, to find out with how a model is wired."""
-    longest = longest_window(model.config.get_text_config(decoder=True))
-    length = min(_PROBE_TOKENS, longest or _PROBE_TOKENS)
-    vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
-    return torch.randint(vocabulary, (1, length), generator=torch.Generator().manual_seed(0))
 
 
 def _others(indices: Tensor, count: int) -> Tensor:

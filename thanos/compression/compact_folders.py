@@ -14,10 +14,10 @@ from thanos.artifacts import atomic_folder, write_manifest
 from thanos.errors import UserError
 from thanos.models import StreamedBlocks, copy_checkpoint, logits_by_blocks
 from thanos.models.location import weight_files
+from thanos.models.replay import probe_tokens
 from thanos.models.safetensors_layout import read_layout
 from thanos.models.shards import stored_tensors
 
-from .compact import probe_tokens
 from .folders import check_checkpoint
 from .narrow import DTYPE, Narrowing, find_narrowing
 from .widths import changed_values

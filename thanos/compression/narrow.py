@@ -11,11 +11,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from thanos.errors import UserError
 from thanos.models import LinearLayer, StreamedBlocks, linear_layers
 from thanos.models.experts import has_experts
-from thanos.models.replay import Recording, record
+from thanos.models.replay import Recording, record_probe
 from thanos.models.skeleton import build_skeleton, set_tensor
 from thanos.models.unread_rows import Run, unread_rows
 
-from .compact import probe_tokens
 from .widths import Width, changed_config, smaller_widths
 
 # In which structure is found out: where no gradient is rounded to zero.
@@ -129,7 +128,7 @@ def find_narrowing(source: StreamedBlocks) -> Narrowing:
             f"{type(source.model).__name__} is a mixture of experts, which has no compact form "
             "yet; its checkpoint can still be packed"
         )
-    recording = record(source.model, source.blocks, probe_tokens(source.model), batch_size=1)
+    recording = record_probe(source.model, source.blocks)
     dead: dict[str, dict[int, Tensor]] = {}
     for index in range(len(source.blocks)):
         block = source.take(index, "cpu")

@@ -166,7 +166,7 @@ class Config:
         method: how it is pruned
         evaluation: what is measured
         tracking: where results are logged
-        pattern: 0.5 or unstructured:0.5, 2:4, structured:0.3
+        pattern: 0.5 or unstructured:0.5, 2:4, structured:0.3, heads-neurons:0.3
         outlier_fraction: share of a layer's rows that stays dense (the paper's α)
         outlier_score: how these rows are ranked, for every method: exact or separable
         seed: of the calibration windows

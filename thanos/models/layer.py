@@ -40,7 +40,7 @@ class PrunedWeight(Protocol):
 
 
 # Of a weight and the statistics of its inputs, or None; what is said of one layer comes by name:
-# `given_mask`, what is removed, and `pattern`.
+# `given_mask`, what is removed, `pattern`, and `unit`, how many columns go together.
 PruneLayer = Callable[..., PrunedWeight]
 
 

@@ -15,6 +15,9 @@ from thanos.errors import UserError
 
 from .block_calls import BlockCall, Moving, Passed, Returned, hidden_of, reuse
 from .blocks import DecoderBlocks
+from .context import longest_window
+
+_PROBE_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,19 @@ def record(
 ) -> Recording:
     """`record_batches` of windows (n, T) of token ids, `batch_size` of them per forward pass."""
     return record_batches(model, blocks, windows.split(batch_size), hidden)
+
+
+def record_probe(model: PreTrainedModel, blocks: DecoderBlocks) -> Recording:
+    """`record` of a few random tokens, to find out how the blocks are wired."""
+    return record(model, blocks, probe_tokens(model), batch_size=1)
+
+
+def probe_tokens(model: PreTrainedModel) -> Tensor:
+    """A window (1, T) of a few random tokens."""
+    longest = longest_window(model.config.get_text_config(decoder=True))
+    length = min(_PROBE_TOKENS, longest or _PROBE_TOKENS)
+    vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
+    return torch.randint(vocabulary, (1, length), generator=torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ from .reconstruction import Reconstruction, check_batches, reconstruct
 from .rehearsal import rehearse
 from .replay import record
 from .source import BlocksInMemory, BlockSource, PrunedBlocks
+from .units import Wiring
 
 Statistics = Literal["none", "diagonal", "gram"]
 
@@ -46,6 +47,7 @@ def prune_model(
     correction: bool = False,
     masks: BlockSource | None = None,
     patterns: Mapping[str, Pattern] | None = None,
+    units: bool = False,
     reconstruction: Reconstruction | None = None,
     done: Sequence[Sequence[LayerRecord]] = (),
     hidden: list[Tensor] | None = None,
@@ -73,6 +75,8 @@ def prune_model(
         correction: let the statistics hold what the layers get in the dense model.
         masks: the same model pruned otherwise; what is zero there is removed.
         patterns: of single layers, by name; `prune_layer` is told.
+        units: prune only the layers that read heads or neurons, by whole ones, and zero the rows
+            of others that nothing else reads; `prune_layer` is told how many columns go together.
         reconstruction: how every pruned block is trained to give the dense model's outputs, on
             the same windows, a batch at a time.
         done: records of the first blocks, which the source hands out pruned: they only run again,
@@ -86,6 +90,7 @@ def prune_model(
     source = BlocksInMemory(model) if isinstance(model, PreTrainedModel) else model
     check_layers(source.blocks, skip)
     count, done = len(source.blocks), tuple(done)
+    wiring = Wiring(source.model, source.blocks, device) if units else None
     recording = dense = None
     if (statistics != "none" or reconstruction is not None) and len(done) < count:
         windows = _checked_windows(source.model, windows)
@@ -126,7 +131,16 @@ def prune_model(
                 given = {n: {**told.get(n, {}), **zeros.get(n, {})} for n in layers}
                 its = (twin, linear_layers(twin, name, skip)) if twin and correction else None
                 calibrates = streams if statistics != "none" else None
-                new = pruning.prune(index, layers, block, calibrates, its, given)
+                if wiring is None:
+                    new = pruning.prune(index, layers, block, calibrates, its, given)
+                else:
+                    read = wiring.units(index, block, skip) if layers else {}
+                    given = {
+                        n: {**given[n], "unit": its_units.width} for n, its_units in read.items()
+                    }
+                    some = {n: layers[n] for n in read}
+                    new = pruning.prune(index, some, block, calibrates, its, given)
+                    new = wiring.with_rows(index, block, layers, read, new)
                 last = index + 1 == count
                 how = reconstruction if layers else None
                 if dense is not None and twin is not None and (how or not last):

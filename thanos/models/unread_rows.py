@@ -27,19 +27,21 @@ def unread_rows(
     Args:
         run: the block, in float32 or wider: where gradients are not rounded to zero.
         layers: of the block, by name.
-        removed: of some of them, by name, (b,) bool: input columns, zero in every row.
+        removed: of some of them, by name, input columns (b,) bool that nobody is to read.
     """
     generator = torch.Generator().manual_seed(0)
     outputs: dict[str, Tensor] = {}
 
+    def without_removed(name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> Any:
+            return args[0].masked_fill(removed[name].to(args[0].device), 0), *args[1:]
+
+        return hook
+
     def probe(name: str, layer: LinearLayer) -> Callable[..., Tensor]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            c, b = layer.shape
-            read = 1 + torch.rand(b, generator=generator).to(output)
-            if name in removed:
-                read = read.masked_fill(removed[name].to(read.device), 0)
-            rows = 1 + torch.rand(c, generator=generator).to(output)
-            output = output + (args[0] * read).sum(-1, keepdim=True) * rows
+            rows, columns = (1 + torch.rand(n, generator=generator).to(output) for n in layer.shape)
+            output = output + (args[0] * columns).sum(-1, keepdim=True) * rows
             # Positive, because an activation such as relu has no gradient among negative values.
             noise = 1 + torch.rand(output.shape, generator=generator).to(output)
             outputs[name] = (noise - output).detach().requires_grad_()
@@ -48,6 +50,9 @@ def unread_rows(
         return hook
 
     with ExitStack() as hooks, torch.enable_grad():
+        for name in removed:
+            hooked = layers[name].module.register_forward_pre_hook(without_removed(name))
+            hooks.callback(hooked.remove)
         for name, layer in layers.items():
             hooks.callback(layer.module.register_forward_hook(probe(name, layer)).remove)
         result = run()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from .composition import METHODS, METRICS, SCOPES, UPDATES, Alternation, Method, compose
 from .errors import PruningError
 from .patterns import (
+    HeadsAndNeurons,
     Pattern,
     SemiStructured,
     Structured,
@@ -24,6 +25,7 @@ __all__ = [
     "SCOPES",
     "UPDATES",
     "Alternation",
+    "HeadsAndNeurons",
     "InputStatistics",
     "Method",
     "Pattern",

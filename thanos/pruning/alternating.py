@@ -25,7 +25,7 @@ from .errors import PruningError
 from .factorization import factorize
 from .masking import Layer, Pruned, column_sums, group_mask, row_mask
 from .memory import row_segments
-from .patterns import Pattern, SemiStructured, Structured, ceil_count, floor_count
+from .patterns import Pattern, SemiStructured, Structured, floor_count
 from .quadratic_form import row_energies
 from .selection import choose_smallest, smallest_columns
 
@@ -125,9 +125,10 @@ def _choose(S: Tensor, pattern: Pattern, layer: Layer, share: float) -> Tensor:
         removed = round(share * (pattern.m - pattern.n))
         return group_mask(S, layer.scale, removed, pattern.m, layer.memory_budget)
     if isinstance(pattern, Structured):
-        removed = round(share * ceil_count(pattern.p * layer.rows * b / rows))
+        units = pattern.removed(layer.rows, b, rows, layer.unit) // layer.unit
         losses = column_sums(S, 2, layer.memory_budget)
-        return smallest_columns(losses, removed).expand(rows, -1)
+        removed = smallest_columns(losses, layer.unit * round(share * units), layer.unit)
+        return removed.expand(rows, -1)
     count = share * pattern.p * layer.rows
     if layer.method.scope == "row":
         return row_mask(S, layer.scale, floor_count(count * b / rows), layer.memory_budget)

@@ -12,11 +12,11 @@ from .errors import PruningError
 from .factorization import InverseFactor
 from .memory import row_segments
 from .patterns import (
+    HeadsAndNeurons,
     Pattern,
     SemiStructured,
     Structured,
     Unstructured,
-    ceil_count,
     floor_count,
 )
 from .selection import (
@@ -47,6 +47,7 @@ class Layer:
         block_size: B.
         damping: λ to begin with.
         memory_budget: bytes that temporaries may take.
+        unit: columns that a structured pattern removes together.
     """
 
     method: Method
@@ -57,6 +58,7 @@ class Layer:
     block_size: int
     damping: float
     memory_budget: int
+    unit: int = 1
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """First and one past the last column of every block; the last may be ragged."""
@@ -110,10 +112,11 @@ def prune_structured(W: Tensor, pattern: Structured, layer: Layer) -> Pruned:
     """Remove whole columns; W (rows, b) is changed in place.
 
     Without an update a column's loss is the mean of its scores, as the baselines have it; with one
-    it is the sum of their squares, the loss of removing the column (paper, section 5).
+    it is the sum of their squares, the loss of removing the column (paper, section 5). Of columns
+    that go together the losses are added.
     """
     b = W.shape[1]
-    s = ceil_count(pattern.p * layer.rows * b / len(W))
+    s, unit = pattern.removed(layer.rows, b, len(W), layer.unit), layer.unit
     removed = torch.zeros(b, dtype=torch.bool, device=W.device)
     damping = None
     if layer.method.update == "sequential":
@@ -122,21 +125,23 @@ def prune_structured(W: Tensor, pattern: Structured, layer: Layer) -> Pruned:
         for i1, i2 in layer.blocks():
             quota = floor_count(s * i2 / b) - floor_count(s * i1 / b)
             losses = (W[:, i1:i2] * layer.scale[i1:i2]).square().sum(0)
-            removed[i1:i2] = smallest_columns(losses, quota)
+            removed[i1:i2] = smallest_columns(losses, quota, unit)
             mask = removed[i1:i2].expand(len(W), -1)
             sequential_update(W, layer.factor, i1, i2, mask)
     elif layer.method.update == "joint":
         assert layer.G is not None
-        removed = smallest_columns(column_sums(W, 2, layer.memory_budget) * layer.scale**2, s)
+        losses = column_sums(W, 2, layer.memory_budget) * layer.scale**2
+        removed = smallest_columns(losses, s, unit)
         damping = joint_column_update(W, layer.G, layer.damping, removed, layer.memory_budget)
     else:
-        removed = smallest_columns(column_sums(W, 1, layer.memory_budget) * layer.scale, s)
+        losses = column_sums(W, 1, layer.memory_budget) * layer.scale
+        removed = smallest_columns(losses, s, unit)
         W[:, removed] = 0
     return Pruned(removed.expand(len(W), -1), damping)
 
 
 def check_mask(
-    mask: Tensor, shape: tuple[int, int], pattern: Pattern, outlier_fraction: float
+    mask: Tensor, shape: tuple[int, int], pattern: Pattern, outlier_fraction: float, unit: int = 1
 ) -> None:
     """Whether a given mask (c, b) has the pattern; rows that it leaves dense count as outliers.
 
@@ -156,8 +161,11 @@ def check_mask(
         fits = bool((rows.unflatten(1, (-1, pattern.m)).sum(2) >= pattern.m - pattern.n).all())
     else:
         fits = not isinstance(pattern, Structured) or bool((rows == rows[:1]).all())
-        slack = _TOLERATED + 1 / shape[1]
-        fits &= abs(float(mask.float().mean()) - pattern.sparsity) <= slack
+        share, slack = pattern.sparsity, _TOLERATED + 1 / shape[1]
+        if isinstance(pattern, HeadsAndNeurons):
+            share = pattern.removed(*shape, shape[0], unit) / shape[1]
+            fits &= bool((mask[0].view(-1, unit) == mask[0].view(-1, unit)[:, :1]).all())
+        fits &= abs(float(mask.float().mean()) - share) <= slack
     if not fits:
         raise PruningError(
             f"the mask removes {float(mask.float().mean()):.4f} of the weights and does not have "

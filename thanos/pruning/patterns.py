@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .errors import PruningError
 
-FORMS = "use 0.5 or unstructured:0.5, 2:4, structured:0.3"
+FORMS = "use 0.5 or unstructured:0.5, 2:4, structured:0.3, heads-neurons:0.3"
 # Counts are shares rounded to whole weights; this absorbs the noise of the product, as in
 # 0.3·10 = 3.0000000000000004.
 _SLACK = 1e-9
@@ -64,15 +64,43 @@ class Structured:
         """The share of zeros that it asks for."""
         return self.p
 
+    def removed(self, rows: int, columns: int, pruned: int, unit: int) -> int:
+        """Columns that go: s, as many as give the layer the sparsity at least.
+
+        Args:
+            rows: c.
+            columns: b.
+            pruned: rows that are no outlier rows.
+            unit: columns that go together.
+        """
+        return ceil_count(self.p * rows * columns / pruned)
+
     def __str__(self) -> str:
         return f"structured:{self.p!r}"
+
+
+@dataclass(frozen=True)
+class HeadsAndNeurons(Structured):
+    """Structured so that a narrower model is left: whole attention heads and MLP neurons.
+
+    Heads that share keys and values go together. Only the columns that stand for heads or neurons
+    are chosen among (those of the output and the down projection); with them go the rows that
+    nothing else reads. The number of units is the nearest to p, the same in every layer.
+    """
+
+    def removed(self, rows: int, columns: int, pruned: int, unit: int) -> int:
+        """Columns of whole units, see `Structured.removed`."""
+        return unit * floor_count(self.p * columns / unit + 0.5)
+
+    def __str__(self) -> str:
+        return f"heads-neurons:{self.p!r}"
 
 
 Pattern = Unstructured | SemiStructured | Structured
 
 
 def parse_pattern(text: str | float | Pattern) -> Pattern:
-    """Parse a sparsity pattern: `0.5`, `unstructured:0.5`, `2:4` or `structured:0.3`.
+    """Parse a pattern: `0.5`, `unstructured:0.5`, `2:4`, `structured:0.3`, `heads-neurons:0.3`.
 
     Raises:
         PruningError: if the text has none of these forms, the sparsity is outside [0, 1) or n ≥ m.
@@ -92,6 +120,7 @@ def parse_pattern(text: str | float | Pattern) -> Pattern:
         "": Unstructured,
         "unstructured": Unstructured,
         "structured": Structured,
+        "heads-neurons": HeadsAndNeurons,
     }
     try:
         p = float(number)
@@ -104,7 +133,9 @@ def parse_pattern(text: str | float | Pattern) -> Pattern:
     return kinds[kind](p + 0.0)  # a negative zero is zero
 
 
-def check_shape(rows: int, columns: int, pattern: Pattern, outlier_fraction: float = 0.0) -> None:
+def check_shape(
+    rows: int, columns: int, pattern: Pattern, outlier_fraction: float = 0.0, unit: int = 1
+) -> None:
     """Whether a layer of this shape can have the pattern: asked before any work is done.
 
     Args:
@@ -112,6 +143,7 @@ def check_shape(rows: int, columns: int, pattern: Pattern, outlier_fraction: flo
         columns: b, in_features.
         pattern: to be given to it.
         outlier_fraction: α; ⌈αc⌉ rows stay dense.
+        unit: columns that go together, of a structured pattern.
 
     Raises:
         PruningError: it cannot; the message says why and what to change.
@@ -131,8 +163,19 @@ def check_shape(rows: int, columns: int, pattern: Pattern, outlier_fraction: flo
                 f"pattern {pattern} needs a width that is a multiple of {pattern.m}; "
                 f"the layer has {columns} inputs"
             )
+    elif isinstance(pattern, HeadsAndNeurons):
+        if outliers:
+            raise PruningError(
+                f"pattern {pattern} with outlier rows leaves no narrower model, for they read what "
+                "the others lost; set outlier_fraction=0, or use structured"
+            )
+        if columns % unit or pattern.removed(rows, columns, pruned, unit) >= columns:
+            raise PruningError(
+                f"pattern {pattern} would leave none of {columns / unit:g} units of {unit} "
+                "columns; lower the sparsity"
+            )
     elif isinstance(pattern, Structured):
-        removed = ceil_count(pattern.p * rows * columns / pruned)
+        removed = pattern.removed(rows, columns, pruned, unit)
         if removed > columns:
             raise PruningError(
                 f"pattern {pattern} with {outliers} of {rows} rows kept dense would "

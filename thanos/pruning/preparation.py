@@ -20,6 +20,7 @@ def prepared_layer(
     block_size: int | None,
     damping: float,
     budget: int,
+    unit: int = 1,
 ) -> Layer:
     """What pruning the rows W (rows, b) of a layer of c rows takes: scales, factor, G, B.
 
@@ -32,6 +33,8 @@ def prepared_layer(
         raise PruningError(f"block_size {block_size} must be at least 1")
     if isinstance(pattern, SemiStructured):
         block_size = -(-block_size // pattern.m) * pattern.m
+    if unit > 1:  # a block need not hold a whole unit, nor as many as there are to choose among
+        block_size = W.shape[1]
     columns_at_once = isinstance(pattern, Structured) and method.update == "joint"
     alternates = method.update == "alternating"
     factor = gram = None
@@ -55,6 +58,7 @@ def prepared_layer(
         block_size=block_size,
         damping=damping,
         memory_budget=budget,
+        unit=unit,
     )
 
 

@@ -21,7 +21,14 @@ from .masking import (
 )
 from .memory import default_memory_budget
 from .outliers import beside_outliers, pruned_rows, rows_with_removals
-from .patterns import Pattern, SemiStructured, Structured, check_shape, parse_pattern
+from .patterns import (
+    HeadsAndNeurons,
+    Pattern,
+    SemiStructured,
+    Structured,
+    check_shape,
+    parse_pattern,
+)
 from .precision import exact_matmul
 from .preparation import prepared_layer
 from .quadratic_form import row_energies
@@ -85,6 +92,7 @@ def prune_weight(
     correction: float = 0.0,
     given_mask: Tensor | None = None,
     outlier_score: str = "exact",
+    unit: int = 1,
     dtype: torch.dtype = torch.float32,
     memory_budget: int | None = None,
     measure_error: bool = True,
@@ -95,7 +103,7 @@ def prune_weight(
         weight: (c, b), out_features × in_features; not modified.
         statistics: of the layer's inputs; None where the method needs none (magnitude).
         method: `magnitude`, `wanda`, `sparsegpt`, `thanos` or a composed one.
-        pattern: `0.5` or `unstructured:0.5`, `2:4`, `structured:0.3`.
+        pattern: `0.5` or `unstructured:0.5`, `2:4`, `structured:0.3`, `heads-neurons:0.3`.
         block_size: B, columns per block; default 128, for n:m patterns 512. For n:m it is rounded
             up to whole groups.
         outlier_fraction: α; the ⌈αc⌉ rows of the largest outlier score stay dense, the same for
@@ -112,6 +120,7 @@ def prune_weight(
             without any removal stay dense. It must have the pattern.
         outlier_score: `exact` h_i = W_i G W_iᵀ = ‖W_i X‖², for which every method needs the Gram
             matrix, or `separable` Σ_j W_ij² G_jj.
+        unit: consecutive columns that `heads-neurons` removes together, such as those of a head.
         dtype: float32 or float64, in which everything is computed.
         memory_budget: bytes for temporaries beyond the weight, its pruned copy, the mask, G and U;
             default from the free memory.
@@ -137,9 +146,11 @@ def prune_weight(
     )
     _check_input(weight, statistics, needed, method)
     c, b = weight.shape
-    check_shape(c, b, parsed, outlier_fraction)
+    if unit != 1 and not isinstance(parsed, HeadsAndNeurons):
+        raise PruningError(f"unit {unit} has no meaning for pattern {parsed}; leave it out")
+    check_shape(c, b, parsed, outlier_fraction, unit)
     if given_mask is not None:
-        check_mask(given_mask, (c, b), parsed, outlier_fraction)
+        check_mask(given_mask, (c, b), parsed, outlier_fraction, unit)
     budget = memory_budget or default_memory_budget(weight.device)
     dense = weight.detach()
     with exact_matmul():
@@ -157,7 +168,9 @@ def prune_weight(
         if composition.update != "none":
             assert statistics is not None
             W[:, statistics.dead] = 0
-        layer = prepared_layer(W, c, composition, parsed, statistics, block_size, damping, budget)
+        layer = prepared_layer(
+            W, c, composition, parsed, statistics, block_size, damping, budget, unit
+        )
         if composition.update == "alternating":
             assert statistics is not None
             P = _shared_resolvent(statistics, layer, alternation)

@@ -115,11 +115,18 @@ def smallest_per_group(scores: Tensor, removed: int, m: int) -> Tensor:
     return (rank < removed).movedim(0, 2).flatten(1)
 
 
-def smallest_columns(losses: Tensor, k: int) -> Tensor:
-    """Mask of the k smallest of (b,) column losses, ties to the lowest index."""
+def smallest_columns(losses: Tensor, k: int, unit: int = 1) -> Tensor:
+    """Mask of the k columns of the smallest of (b,) losses, ties to the lowest index.
+
+    Args:
+        losses: of the columns.
+        k: number of columns, a multiple of `unit`.
+        unit: consecutive columns that go together, by the sum of their losses.
+    """
+    losses = losses.view(-1, unit).sum(1)
     chosen = torch.zeros_like(losses, dtype=torch.bool)
-    chosen[losses.argsort(stable=True)[:k]] = True
-    return chosen
+    chosen[losses.argsort(stable=True)[: k // unit]] = True
+    return chosen.repeat_interleave(unit)
 
 
 def _slices(W: Tensor, scale: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from thanos.errors import UserError
 from thanos.pruning.errors import PruningError
-from thanos.pruning.patterns import SemiStructured, Structured, parse_pattern
+from thanos.pruning.patterns import HeadsAndNeurons, SemiStructured, Structured, parse_pattern
 
 DENSE = "dense"
 METHOD_NAMES = {
@@ -57,18 +57,20 @@ class PatternLabel:
     rank: int
     sparsity: float  # nominal, 0 to 1; for n:m that of α = 0
     group_size: int  # m of n:m, negated so that 4:8 comes before 2:4 as in the paper; else 0
-    text: str  # canonical: dense, unstructured:0.5, 2:4, structured:0.3
+    text: str  # canonical: dense, unstructured:0.5, 2:4, structured:0.3, …
 
     @property
     def kind(self) -> str:
-        """`dense`, `unstructured`, `structured` or `n:m`."""
-        return (DENSE, "unstructured", "structured", "n:m")[self.rank]
+        """`dense`, `unstructured`, `structured`, `heads-neurons` or `n:m`."""
+        return (DENSE, "unstructured", "structured", "heads-neurons", "n:m")[self.rank]
 
     @property
     def title(self) -> str:
         """The text for people: `Unstructured 50%`, `2:4`."""
         if self.kind in ("unstructured", "structured"):
             return f"{self.kind.capitalize()} {100 * self.sparsity:.12g}%"
+        if self.kind == "heads-neurons":
+            return f"Heads and neurons {100 * self.sparsity:.12g}%"
         return self.text.capitalize()
 
     @property
@@ -89,8 +91,9 @@ def pattern_label(text: str) -> PatternLabel:
     except PruningError as error:
         raise UserError(str(error)) from error
     if isinstance(pattern, SemiStructured):
-        return PatternLabel(3, pattern.sparsity, -pattern.m, str(pattern))
-    return PatternLabel(1 + isinstance(pattern, Structured), pattern.sparsity, 0, str(pattern))
+        return PatternLabel(4, pattern.sparsity, -pattern.m, str(pattern))
+    rank = 1 + isinstance(pattern, Structured) + isinstance(pattern, HeadsAndNeurons)
+    return PatternLabel(rank, pattern.sparsity, 0, str(pattern))
 
 
 def layer_type(layer: str) -> str:

@@ -16,7 +16,12 @@ from thanos.reporting.run_files import Listing
 from thanos.reporting.run_list import run_list
 
 _MAIN = "main"
-_KINDS = ("unstructured", "structured", "nm")  # in the names of an ablation's tables
+_KINDS = (
+    "unstructured",
+    "structured",
+    "heads-neurons",
+    "nm",
+)  # in the names of an ablation's tables
 _TABLE_SUFFIXES = ("csv", "md", "tex", "txt", "html")
 _FIGURE_SUFFIXES = ("svg", "png", "pdf")
 _DATA = ("results.csv", "layers.csv", "windows.csv", "runs.json", "origin.json")
