@@ -19,14 +19,18 @@ from thanos.evaluation.efficiency import (
     decoding,
     forward_pass,
     multiplications,
+    prefill,
     stored_bytes,
 )
+from thanos.evaluation.machine import Machine
+from thanos.evaluation.serving import measure_serving
 from thanos.evaluation.synthetic import FAMILIES
 from thanos.identity import LatencySpec
 from thanos.identity.fingerprints import fingerprint
 from thanos.identity.spec import read_spec
 from thanos.models import load_model, prune_model
 from thanos.pruning import parse_pattern, prune_weight
+from thanos.stages import efficiency as stage
 from thanos.stages import speed
 from thanos.stages.efficiency import compare, main, measure_latency
 
@@ -48,8 +52,11 @@ def prune_folder(dense_folder, tmp_path):
         prune_model(
             pruned,
             None,
-            lambda weight, statistics: prune_weight(weight, statistics, "magnitude", pattern),
+            lambda weight, statistics, **given: prune_weight(
+                weight, statistics, "magnitude", pattern, **given
+            ),
             statistics="none",
+            units=pattern.startswith("heads-neurons"),
         )
         pruned.save_pretrained(tmp_path / "pruned")
         write_manifest(tmp_path / "pruned", {})
@@ -58,9 +65,9 @@ def prune_folder(dense_folder, tmp_path):
     return prune_folder
 
 
-def run_of(folder, pattern="structured:0.3"):
+def run_of(folder, pattern="structured:0.3", *further):
     given = ["model=hf", f"model.path={folder}", "method=magnitude", f"pattern={pattern}"]
-    return RunBuilder().run(resolve([*given, "evaluation.efficiency=true", "device=cpu"]))
+    return RunBuilder().run(resolve([*given, "evaluation.efficiency=true", "device=cpu", *further]))
 
 
 def test_spread_is_median_and_range():
@@ -175,11 +182,98 @@ def test_zeros_alone_promise_no_speed(dense_folder, prune_folder):
     assert "compact" not in results["bytes"]
 
 
+@pytest.fixture
+def known_machine(monkeypatch):
+    """A machine whose limits are known: nothing is measured of this one."""
+    machine = Machine(products=1e9, bytes=1e8)
+    monkeypatch.setattr(stage, "measure_machine", lambda device, dtype: machine)
+    return machine
+
+
+@pytest.mark.usefixtures("few_rounds", "known_machine")
+def test_heads_and_neurons_are_served_as_a_narrow_model(dense_folder, prune_folder):
+    asked = ("evaluation.serving_prompts=[8,9999]", "evaluation.serving_batches=[1,2]")
+    run = run_of(dense_folder, "heads-neurons:0.5", *asked)
+
+    results = measure_latency(run.latency, run.place, prune_folder("heads-neurons:0.5"))
+
+    assert results["form"] == "narrow"
+    assert results["layers_changed"] == 14
+    assert results["logits_difference"] < 1e-4
+    halves = 2 * (4 * 16 * 16 + 3 * 16 * 32) // 2
+    assert results["parameters"]["dense"] - results["parameters"]["compact"] == halves
+    longest = 128 - 16  # of the model's context, so that all steps fit
+    assert list(results["serving"]) == ["1x8", f"1x{longest}", "2x8", f"2x{longest}"]
+    for point in results["serving"].values():
+        batch, prompt = point["batch"], point["prompt_tokens"]
+        for part, tokens in (("prefill", batch * prompt), ("decode", batch)):
+            times = point[part]
+            for name in ("dense", "pruned"):
+                per_second = 1e3 * tokens / times[f"{name}_ms"]
+                assert times[f"{name}_tokens_per_second"] == pytest.approx(per_second)
+            assert times["speedup_low"] <= times["speedup"] <= times["speedup_high"]
+            assert times["pruned_limit_ms"] < times["dense_limit_ms"]
+        own = 4 * results["parameters"]["dense"]
+        assert point.get("dense_peak_bytes", own) >= own
+
+
+@pytest.mark.usefixtures("few_rounds")
+def test_the_limit_is_that_of_products_or_of_bytes(model):
+    head, body = 257 * 16, 2 * (4 * 16 * 16 + 3 * 16 * 32)
+    assert multiplications(model) == head + body
+
+    def limits(machine, batch, prompt):
+        models = {"dense": model, "pruned": model}
+        (point,) = measure_serving(models, [batch], [prompt], 2, machine).values()
+        return point["prefill"]["dense_limit_ms"], point["decode"]["dense_limit_ms"]
+
+    by_products = limits(Machine(products=1e3, bytes=1e30), batch=2, prompt=5)
+    assert by_products == (2 * (5 * body + head), 2 * (body + head))
+    item = next(model.parameters()).element_size()
+    by_bytes = limits(Machine(products=1e30, bytes=1e3), batch=2, prompt=5)
+    assert by_bytes == (item * (body + head), item * (body + head))
+
+
+def test_a_prompt_gives_the_logits_of_its_last_token(model):
+    seen = []
+    hook = model.lm_head.register_forward_hook(lambda m, args, output: seen.append(output.shape[1]))
+    tokens = torch.arange(1, 9).view(1, 8)
+    prefill(model, tokens)()()
+    decoding(model, tokens, steps=2)()()
+    hook.remove()
+    assert seen == [1, 1, 1, 1]
+
+
+def test_what_is_not_asked_for_names_no_latency(dense_folder):
+    plain = run_of(dense_folder).latency
+    assert plain.identity() == {"pruning": plain.pruning.id, "context": plain.context}
+    more = run_of(dense_folder, "structured:0.3", "evaluation.serving_prompts=[8]").latency
+    assert (more.prompts, more.batches) == ((8,), (1,))
+    assert more.id != plain.id
+    assert read_spec(LatencySpec, json.dumps(more.to_json())) == more
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["evaluation.serving_prompts=[0]"], r"serving_prompts is \[0\]; give numbers from 1"),
+        (["evaluation.serving_prompts=[8,8]"], "each once"),
+        (
+            ["evaluation.serving_prompts=[8]", "evaluation.serving_batches=[]"],
+            r"serving_batches is \[\]",
+        ),
+    ],
+)
+def test_servings_that_are_refused(dense_folder, asked, message):
+    with pytest.raises(UserError, match=message):
+        run_of(dense_folder, "structured:0.3", *asked)
+
+
 @pytest.mark.usefixtures("few_rounds")
 def test_the_stage_writes_one_file(dense_folder, prune_folder, tmp_path, monkeypatch):
     run, output = run_of(dense_folder), tmp_path / "latency.json"
 
-    def stage(*arguments):
+    def latency(*arguments):
         command = ["efficiency", json.dumps(run.latency.to_json()), "--output", str(output)]
         command += ["--place", json.dumps(run.place.to_json())]
         monkeypatch.setattr(sys, "argv", [*command, *map(str, arguments)])
@@ -187,7 +281,7 @@ def test_the_stage_writes_one_file(dense_folder, prune_folder, tmp_path, monkeyp
         return json.loads(output.read_text())
 
     checkpoint = prune_folder("structured:0.3")
-    pruned = stage("--checkpoint", checkpoint)
+    pruned = latency("--checkpoint", checkpoint)
     assert pruned["form"] == "compact"
     assert read_spec(LatencySpec, str(output)) == run.latency
     made = pruned["provenance"]
@@ -196,7 +290,7 @@ def test_the_stage_writes_one_file(dense_folder, prune_folder, tmp_path, monkeyp
 
     (checkpoint / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match=r"model\.safetensors is damaged.*rule prune"):
-        stage("--checkpoint", checkpoint)
+        latency("--checkpoint", checkpoint)
 
 
 @pytest.mark.slow
@@ -213,9 +307,10 @@ def test_a_wide_model_is_faster(family, alpha):
     assert results["forward"]["ideal_speedup"] > results["forward"]["speedup"]
 
 
-@pytest.mark.usefixtures("few_rounds")
+@pytest.mark.usefixtures("few_rounds", "known_machine")
 def test_the_speed_of_random_models_as_a_command(tmp_path, monkeypatch, capsys):
     command = "speed --hidden 128 --layers 1 --tokens 32 --families opt --alphas 0.1 --device cpu"
+    command += " --prompts 8 --batches 2"
     monkeypatch.setattr(sys, "argv", [*command.split(), "--output", str(tmp_path / "speed")])
 
     speed.main()
@@ -224,4 +319,6 @@ def test_the_speed_of_random_models_as_a_command(tmp_path, monkeypatch, capsys):
     (measured,) = json.loads((tmp_path / "speed" / "speed.json").read_text())["measured"]
     assert (measured["model"], measured["form"]) == ("opt-128", "compact")
     assert measured["logits_difference"] < 1e-4
-    assert (tmp_path / "speed" / "latency.md").is_file()
+    names = {file.stem for file in (tmp_path / "speed").glob("*.md")}
+    assert names == {"latency", "prefill", "decode"}
+    assert "2 × 8" in (tmp_path / "speed" / "prefill.md").read_text()

@@ -72,6 +72,12 @@ def checked(config: Config) -> Config:
     for key, value in positive.items():
         if value is not None and value < 1:
             raise UserError(f"{key} is {value}; it must be at least 1")
+    for key in ("serving_prompts", "serving_batches"):
+        values: list[int] = getattr(config.evaluation, key)
+        if any(value < 1 for value in values) or len(set(values)) < len(values):
+            raise UserError(f"evaluation.{key} is {values}; give numbers from 1 on, each once")
+    if config.evaluation.serving_prompts and not config.evaluation.serving_batches:
+        raise UserError("evaluation.serving_batches is []; give numbers from 1 on, each once")
     if not 0 <= config.outlier_fraction < 1:
         raise UserError(f"outlier_fraction is {config.outlier_fraction:g}; it must be in [0, 1)")
     for key, number in (

@@ -105,10 +105,14 @@ class RunBuilder:
             quantization=evaluation.quantization,
             dense_skip=tuple(config.model.skip) if choices.quantizes_dense else (),
         )
-        timed = pruning is not None and evaluation.efficiency
+        latency = None
+        if pruning is not None and evaluation.efficiency:
+            prompts = tuple(evaluation.serving_prompts)
+            batches = tuple(evaluation.serving_batches) if prompts else ()
+            latency = LatencySpec(pruning, config.model.context, prompts, batches)
         return Run(
             evaluation=spec,
-            latency=LatencySpec(pruning, config.model.context) if timed and pruning else None,
+            latency=latency,
             columns=_columns(config, pruning),
             place=place,
             tracking=config.tracking,

@@ -127,6 +127,8 @@ class EvaluationConfig:
         task_batch_size: requests per forward pass; changes no result
         quantization: round the linear layers' weights first: none, int8 or int4
         efficiency: also time the pruned model beside the dense one
+        serving_prompts: with it, also prefill and decoding apart after prompts of so many tokens
+        serving_batches: how many of these prompts are served together
     """
 
     name: str = MISSING
@@ -141,6 +143,8 @@ class EvaluationConfig:
     task_batch_size: int = 32
     quantization: str = "none"
     efficiency: bool = False
+    serving_prompts: list[int] = field(default_factory=list)
+    serving_batches: list[int] = field(default_factory=lambda: [1])
 
 
 @dataclass

@@ -116,6 +116,7 @@ USES = (
             *("method.scope", "method.update", "method.order", "method.correction", "method.mask"),
             *("method.reconstruction_steps", "method.allocation"),
             *("model.rare_experts", "evaluation.efficiency"),
+            *("evaluation.serving_prompts", "evaluation.serving_batches"),
         ),
         lambda choices: choices.method is not None,
         lambda choices: choices.pruning,
@@ -228,6 +229,16 @@ USES = (
         ("evaluation.path",),
         lambda choices: "text" in choices.config.evaluation.corpora,
         lambda choices: f"evaluation {choices.config.evaluation.name}",
+    ),
+    Use(
+        ("evaluation.serving_prompts", "evaluation.serving_batches"),
+        lambda choices: choices.config.evaluation.efficiency,
+        lambda choices: "evaluation.efficiency=false",
+    ),
+    Use(
+        ("evaluation.serving_batches",),
+        lambda choices: bool(choices.config.evaluation.serving_prompts),
+        lambda choices: "evaluation.serving_prompts=[]",
     ),
     Use(
         ("evaluation.max_windows", "evaluation.batch_size"),

@@ -4,6 +4,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +36,12 @@ class Spread:
     def of(cls, values: list[float]) -> "Spread":
         """The spread of some values."""
         return cls(statistics.median(values), min(values), max(values))
+
+
+def spread(name: str, values: list[float]) -> dict[str, float]:
+    """The spread of some values under a name, `<name>_low` and `<name>_high`."""
+    found = Spread.of(values)
+    return {name: found.median, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -88,12 +96,25 @@ def forward_pass(model: PreTrainedModel, tokens: Tensor) -> Prepare:
     return lambda: work
 
 
+def prefill(model: PreTrainedModel, tokens: Tensor) -> Prepare:
+    """One pass over prompts (B, T) that fills the cache and gives the logits of the last tokens."""
+    few = _last_logits(model)
+
+    @torch.inference_mode()
+    def work() -> None:
+        model(input_ids=tokens, use_cache=True, **few)
+
+    return lambda: work
+
+
 def decoding(model: PreTrainedModel, tokens: Tensor, steps: int) -> Prepare:
     """One token after the other, `steps` of them, after tokens (B, T) whose pass is not timed."""
 
+    few = _last_logits(model)
+
     @torch.inference_mode()
     def prepare() -> Work:
-        cache = model(input_ids=tokens, use_cache=True).past_key_values
+        cache = model(input_ids=tokens, use_cache=True, **few).past_key_values
 
         @torch.inference_mode()
         def work() -> None:
@@ -103,6 +124,12 @@ def decoding(model: PreTrainedModel, tokens: Tensor, steps: int) -> Prepare:
         return work
 
     return prepare
+
+
+def _last_logits(model: PreTrainedModel) -> dict[str, Any]:
+    """What asks a model for the logits of the last token only, where it can be asked."""
+    known = signature(model.forward).parameters
+    return {"logits_to_keep": 1} if "logits_to_keep" in known else {}
 
 
 def _multiplications(module: nn.Module) -> float:

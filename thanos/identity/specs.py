@@ -321,10 +321,19 @@ class LatencySpec(Spec):
     Attributes:
         pruning: of the model.
         context: tokens of the forward pass, capped by what the model supports.
+        prompts: tokens of the prompts whose serving is measured; capped likewise.
+        batches: how many of them are served together; none without prompts.
     """
 
     pruning: PruningSpec
     context: int
+    prompts: tuple[int, ...] = ()
+    batches: tuple[int, ...] = ()
+
+    def identity(self) -> dict[str, Any]:
+        """Of serving only what is measured of it."""
+        values = super().identity()
+        return {key: value for key, value in values.items() if value != []}
 
     @property
     def readable(self) -> str:

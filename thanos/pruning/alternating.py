@@ -127,8 +127,8 @@ def _choose(S: Tensor, pattern: Pattern, layer: Layer, share: float) -> Tensor:
     if isinstance(pattern, Structured):
         units = pattern.removed(layer.rows, b, rows, layer.unit) // layer.unit
         losses = column_sums(S, 2, layer.memory_budget)
-        removed = smallest_columns(losses, layer.unit * round(share * units), layer.unit)
-        return removed.expand(rows, -1)
+        columns = smallest_columns(losses, layer.unit * round(share * units), layer.unit)
+        return columns.expand(rows, -1)
     count = share * pattern.p * layer.rows
     if layer.method.scope == "row":
         return row_mask(S, layer.scale, floor_count(count * b / rows), layer.memory_budget)

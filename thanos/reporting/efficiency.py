@@ -1,7 +1,8 @@
 """What pruning costs and what it buys: tables of sizes and of latencies, beside the dense model."""
 
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,12 @@ _SIZES = (
     _Quantity(Column("Pruning", "seconds"), "seconds", digits=".1f"),
     _Quantity(Column("Pruning", "peak MiB"), "peak_memory_bytes", _MEBIBYTE, ".0f"),
 )
+SERVING = "efficiency.serving."
+_SERVED = {
+    "prefill": "Prefill: the time to the first token",
+    "decode": "Decoding: the time of every further token",
+}
+_MODELS = ("dense", "pruned")
 _TIMED = {"forward": "Forward pass (ms)", "decode": "Decoding (ms per token)"}
 
 
@@ -47,6 +54,7 @@ def efficiency_tables(frame: pd.DataFrame) -> list[Table]:
         tables.append(_size_table(frame))
     if frame["metric"].str.startswith("efficiency.").any():
         tables.append(latency_table(frame))
+        tables += serving_tables(frame)
     return tables
 
 
@@ -118,6 +126,61 @@ def latency_table(frame: pd.DataFrame) -> Table:
     )
 
 
+def serving_tables(frame: pd.DataFrame) -> list[Table]:
+    """Prefill and decoding of dense and pruned models by batch and prompt, where it was measured.
+
+    `frame` is as for `latency_table`.
+    """
+    measured = frame[frame["metric"].str.startswith(SERVING)]
+    found = _Found.of(measured, measured["metric"].unique())
+    points = serving_points(measured)
+    return [_serving_table(found, points, part) for part in (_SERVED if points else ())]
+
+
+def serving_points(frame: pd.DataFrame) -> list[tuple[int, int]]:
+    """Batches and prompts, in that order, that serving was measured with."""
+    names = frame["metric"].str.extract(rf"^{re.escape(SERVING)}(\d+)x(\d+)\.").dropna()
+    return sorted({(int(batch), int(prompt)) for batch, prompt in names.to_numpy()})
+
+
+def _serving_table(found: "_Found", points: list[tuple[int, int]], part: str) -> Table:
+    def rows(key: tuple[Any, ...]) -> Iterator[tuple[tuple[str, ...], tuple[Cell, ...]]]:
+        for batch, prompt in points:
+            at = f"{SERVING}{batch}x{prompt}."
+
+            def value(name: str, at: str = at) -> float | None:
+                return found.value(key, f"{at}{name}")
+
+            if value(f"{part}.dense_ms") is None:
+                continue
+            low, high = value(f"{part}.speedup_low"), value(f"{part}.speedup_high")
+            cells = [_cell(value(f"{part}.{name}_ms")) for name in _MODELS]
+            cells += [_cell(value(f"{part}.speedup")), Cell(f"{low:.2f}–{high:.2f}")]
+            cells += [
+                _cell(value(f"{part}.{name}_tokens_per_second"), digits=".0f") for name in _MODELS
+            ]
+            cells += [_cell(value(f"{part}.{name}_limit_ms")) for name in _MODELS]
+            cells += [_cell(value(f"{name}_peak_bytes"), _MEBIBYTE, ".0f") for name in _MODELS]
+            yield (f"{batch} × {prompt}",), tuple(cells)
+
+    groups = ("Milliseconds", "Tokens per second", "Limit (ms)", "Peak memory (MiB)")
+    times, *others = ([Column(group, name) for name in _MODELS] for group in groups)
+    speedup = [Column("Speed-up", "median"), Column("Speed-up", "range")]
+    return Table(
+        part,
+        _SERVED[part],
+        ("Pattern", "Method", "Batch × prompt"),
+        (*times, *speedup, *(column for group in others for column in group)),
+        found.blocks_of(rows),
+        (
+            "Dense and pruned alternate in one process; medians of rounds.",
+            "Limit: the least time that the machine's largest rate of products, or of bytes read, "
+            "both measured beside it, allows for the products with weights alone.",
+            "Peak memory: the model and what serving it takes besides.",
+        ),
+    )
+
+
 @dataclass(frozen=True)
 class _Found:
     """Means over seeds by row key and metric, and the runs of each row."""
@@ -140,21 +203,30 @@ class _Found:
         return self.values.get((key, metric))
 
     def blocks(self, cells: Callable[[tuple[Any, ...]], tuple[Cell, ...]]) -> tuple[Block, ...]:
-        """A block per model; rows in the order of patterns and methods."""
+        """A block per model; a row per pattern and method, in their order."""
+        return self.blocks_of(lambda key: [((), cells(key))])
+
+    def blocks_of(
+        self, rows: Callable[[tuple[Any, ...]], Iterable[tuple[tuple[str, ...], tuple[Cell, ...]]]]
+    ) -> tuple[Block, ...]:
+        """A block per model; rows, each with further labels, per pattern and method."""
         keys = sorted({key for key, _ in self.values}, key=_order)
         return tuple(
             Block(
                 model,
                 tuple(
-                    _row(key, cells(key)).of_runs(self.runs[key]) for key in keys if key[0] == model
+                    Row((*_labels(key), *labels), cells).of_runs(self.runs[key])
+                    for key in keys
+                    if key[0] == model
+                    for labels, cells in rows(key)
                 ),
             )
             for model in dict.fromkeys(key[0] for key in keys)
         )
 
 
-def _row(key: tuple[Any, ...], cells: tuple[Cell, ...]) -> Row:
-    return Row((pattern_label(key[1]).title, method_label(_named(key))), cells)
+def _labels(key: tuple[Any, ...]) -> tuple[str, str]:
+    return pattern_label(key[1]).title, method_label(_named(key))
 
 
 def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -23,17 +23,17 @@ _CHARACTER = 0.058  # inches, on average, in the legend
 _LEGEND_SYMBOL = 0.5
 _LEGEND_LINE = 0.16
 _GRID_COLOUR = "#D9D9D9"
-_DENSE_COLOUR = "#000000"
+DENSE_COLOUR = "#000000"
 _INK = "#333333"
 # Okabe and Ito's colour-blind safe palette; markers tell the methods apart in print as well.
 _METHODS = {
-    DENSE: (_DENSE_COLOUR, "_"),
+    DENSE: (DENSE_COLOUR, "_"),
     "magnitude": ("#E69F00", "s"),
     "wanda": ("#009E73", "^"),
     "sparsegpt": ("#0072B2", "D"),
     "thanos": ("#D55E00", "o"),
 }
-_DENSE_LINE: dict[str, Any] = {"color": _DENSE_COLOUR, "linewidth": 0.9, "linestyle": ":"}
+_DENSE_LINE: dict[str, Any] = {"color": DENSE_COLOUR, "linewidth": 0.9, "linestyle": ":"}
 # By α > 0 and other options.
 _LINES = {(False, False): "-", (True, False): "--", (False, True): "-.", (True, True): ":"}
 _OTHER = ("#CC79A7", "v")

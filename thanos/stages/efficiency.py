@@ -4,8 +4,10 @@ python -m thanos.stages.efficiency <spec> [--place …] --checkpoint <folder> --
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,26 +18,27 @@ from ..accelerator import has_semi_structured_kernels, is_accelerator
 from ..artifacts import verify_manifest, write_json
 from ..command import run_command, stage_parser
 from ..compression.compact import compact_model
+from ..compression.compact_folders import narrow_folder
 from ..compression.semi_structured import use_semi_structured
 from ..device import dtype_name, resolve_device, used
 from ..errors import UserError
 from ..evaluation.efficiency import (
-    Prepare,
-    Spread,
-    alternate,
     count_parameters,
     decoding,
     forward_pass,
     multiplications,
     stored_bytes,
 )
+from ..evaluation.machine import measure_machine
+from ..evaluation.serving import compare_times, measure_serving
 from ..identity import LatencySpec, Place
 from ..identity.fingerprints import fingerprint
 from ..identity.spec import read_spec
 from ..models import load_model
+from ..models.quiet import quiet
 from ..opening import open_dense, window_length
 from ..provenance import provenance
-from ..pruning import Pattern, Structured
+from ..pruning import HeadsAndNeurons, Pattern, Structured
 
 _DECODING_STEPS = 16
 
@@ -53,7 +56,13 @@ def measure_latency(spec: LatencySpec, place: Place, checkpoint: Path) -> dict[s
     device = resolve_device(place.device)
     dense = open_dense(pruning.model, place)
     pruned = load_model(checkpoint, "auto", pruning.model.trust_remote_code)
-    results = compare(dense, pruned, pruning.pattern, length, device, pruning.skip)
+    longest = window_length(pruning.model, max((0, *spec.prompts)) + _DECODING_STEPS, place)
+    prompts = dict.fromkeys(min(prompt, longest - _DECODING_STEPS) for prompt in spec.prompts)
+    results = compare(
+        *(dense, pruned, pruning.pattern, length, device, pruning.skip),
+        batches=spec.batches,
+        prompts=tuple(prompts),
+    )
     made = provenance(started, found, place=place, used=used(device, dense.dtype))
     return {"spec": spec.to_json(), **results, "provenance": made}
 
@@ -65,11 +74,14 @@ def compare(
     length: int,
     device: torch.device,
     skip: Collection[str] = (),
+    batches: Sequence[int] = (),
+    prompts: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Latency of both models, and parameters and bytes of the form that the pruned one runs in.
 
     Both models are changed: moved to the device, on a CPU widened to float32; the pruned one is
-    made compact if its pattern is structured, and uses 2:4 kernels where the device has them.
+    made compact, or narrow, if its pattern is structured, and uses 2:4 kernels where the device has
+    them.
 
     Args:
         dense: on the CPU as it is stored.
@@ -78,6 +90,8 @@ def compare(
         length: tokens of the forward pass; half of them are the prompt of the decoding.
         device: where to measure.
         skip: names or patterns of layers that were left dense.
+        batches: of which serving is measured, over all prompts.
+        prompts: their lengths in tokens; by default serving is not measured.
 
     Raises:
         UserError: the device has no room for both models.
@@ -88,15 +102,18 @@ def compare(
     try:
         for model in models.values():
             _prepare(model, device)
-        form = _accelerate(pruned, pattern, skip, tokens)
+        pruned, form = _accelerate(pruned, pattern, skip, tokens)
+        models["pruned"] = pruned
         parameters, size = (
             {"dense": count_parameters(dense)},
             {"dense": stored_bytes(dense, item_bytes)},
         )
-        if form["form"] == "compact":
+        if form["form"] in ("compact", "narrow"):
             parameters["compact"] = count_parameters(pruned)
             size["compact"] = stored_bytes(pruned, item_bytes)
         latencies = _latencies(models, tokens.to(device), device)
+        if prompts:
+            latencies |= _serving(models, batches, prompts, device)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"out of memory on {device}: the dense and the pruned model are measured side by "
@@ -116,19 +133,50 @@ def compare(
 
 def _accelerate(
     model: PreTrainedModel, pattern: Pattern, skip: Collection[str], tokens: Tensor
-) -> dict[str, Any]:
-    """Give the model the fastest form that its pattern and its device allow."""
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model in the fastest form that its pattern and its device allow."""
     zero_filled = _logits(model, tokens)
-    form, changed = "zeros", []
-    if isinstance(pattern, Structured):
+    form, changed = "zeros", list[str]()
+    if isinstance(pattern, HeadsAndNeurons):
+        form, (model, changed) = "narrow", _narrowed(model)
+    elif isinstance(pattern, Structured):
         form, changed = "compact", compact_model(model, skip)
     elif has_semi_structured_kernels(model.device):
         form, changed = "2:4", use_semi_structured(model)
     difference = (_logits(model, tokens) - zero_filled).abs().max()
-    return {
+    return model, {
         "form": form if changed else "zeros",
         "layers_changed": len(changed),
         "logits_difference": float(difference),
+    }
+
+
+def _narrowed(model: PreTrainedModel) -> tuple[PreTrainedModel, list[str]]:
+    """The model that `thanos compact` makes, as transformers opens it, and its smaller layers."""
+    with TemporaryDirectory() as folder:
+        pruned, narrow = Path(folder, "pruned"), Path(folder, "narrow")
+        with quiet():
+            model.save_pretrained(pruned)
+        narrow_folder(pruned, narrow)
+        smaller = load_model(narrow, model.dtype)
+        smaller.to(model.device)  # type: ignore[arg-type]  # as in _prepare
+    before = {name: parameter.shape for name, parameter in model.named_parameters()}
+    found = smaller.named_parameters()
+    changed = {name.rpartition(".")[0] for name, new in found if new.shape != before[name]}
+    return smaller, sorted(changed)
+
+
+def _serving(
+    models: dict[str, PreTrainedModel],
+    batches: Sequence[int],
+    prompts: Sequence[int],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Over batches and prompts, and what the machine can do at the most."""
+    machine = measure_machine(device, models["dense"].dtype)
+    return {
+        "machine": asdict(machine),
+        "serving": measure_serving(models, batches, prompts, _DECODING_STEPS, machine),
     }
 
 
@@ -143,29 +191,14 @@ def _latencies(
     products = {name: multiplications(model) for name, model in models.items()}
     ideal = {"ideal_speedup": products["dense"] / products["pruned"]}
     return {
-        "forward": {"tokens": length, **_latency(forward, 1, device), **ideal},
+        "forward": {"tokens": length, **compare_times(forward, 1, device), **ideal},
         "decode": {
             "prompt_tokens": prompt.shape[1],
             "tokens": steps,
-            **_latency(decode, steps, device),
+            **compare_times(decode, steps, device),
             **ideal,
         },
     }
-
-
-def _latency(candidates: dict[str, Prepare], divisor: int, device: torch.device) -> dict[str, Any]:
-    """Milliseconds per pass or per token, and the speed-up of round after round."""
-    times = alternate(candidates, device)
-    values: dict[str, Any] = {"rounds": len(times["dense"])}
-    for name, measured in times.items():
-        values |= _spread(f"{name}_ms", [value / divisor for value in measured])
-    pairs = zip(times["dense"], times["pruned"], strict=True)
-    return values | _spread("speedup", [dense / pruned for dense, pruned in pairs])
-
-
-def _spread(name: str, values: list[float]) -> dict[str, float]:
-    spread = Spread.of(values)
-    return {name: spread.median, f"{name}_low": spread.low, f"{name}_high": spread.high}
 
 
 def _prepare(model: PreTrainedModel, device: torch.device) -> None:

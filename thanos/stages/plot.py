@@ -16,6 +16,7 @@ from ..command import parser, run_command
 from ..identity.fingerprints import stage_fingerprint
 from ..provenance import provenance
 from ..reporting.curves import axis_title, layer_figure, sweep_figure
+from ..reporting.efficiency import SERVING
 from ..reporting.figures import main_figure
 from ..reporting.frame import from_csv
 from ..reporting.gap_figure import gap_figures
@@ -23,6 +24,7 @@ from ..reporting.heatmap import GRID_AXES, component_figure
 from ..reporting.labels import DENSE, column_of, pattern_label
 from ..reporting.measures import Measure, main_measures
 from ..reporting.run_files import read_listing
+from ..reporting.serving import serving_figure
 from ..reporting.style import save
 
 _LOOK = "One colour and marker per method throughout; hollow: with outlier rows."
@@ -38,6 +40,11 @@ _GRID = (
     "update of the remaining weights (below)."
 )
 _LAYERS = f"Relative error of every layer over depth, by type of layer. {_LOOK}"
+
+_SERVING = (
+    "Tokens per second of prefill and decoding, dense beside pruned in one process, and what the "
+    "machine allows at the most for the products with weights."
+)
 
 # What the time to prune depends on.
 _TIMED = ("method.block_size", "calibration.windows", "pattern")
@@ -77,6 +84,11 @@ def _figures(
             name = table.replace("main", "main-components", 1)
             figure = component_figure(frame, measure)
             yield name, figure, table, f"{measure.title[:-2].capitalize()}: {_GRID}"
+    timed = frame[frame["metric"].str.startswith(SERVING)]
+    for (model, pattern), _ in timed.groupby(["model", "pattern"]):
+        name = f"serving-{model}-{str(pattern).replace(':', '-')}"
+        caption = f"{model}, {pattern_label(str(pattern)).title}. {_SERVING}"
+        yield name, serving_figure(timed, str(model), str(pattern)), "prefill", caption
     if axes:
         return
     for measure in measures:

@@ -1,13 +1,16 @@
 """Measure what pruning does to the speed of wide random models: no checkpoint, no network.
 
     python -m thanos.stages.speed --output speed [--hidden 1024] [--layers 2] [--tokens 256] \\
-        [--families llama opt] [--patterns structured:0.3] [--alphas 0 0.1] [--device cpu]
+        [--families llama opt] [--patterns structured:0.3] [--alphas 0 0.1] [--device cpu] \\
+        [--prompts 128 512 --batches 1 8]
 
-Structured models are made compact; 2:4 uses a GPU's kernels where there are any, in half precision.
+Structured models are made compact, heads-neurons narrow (with --alphas 0); 2:4 uses a GPU's kernels
+where there are any, in half precision. With prompts also prefill and decoding apart.
 Layers of LLaMA-7B: --families llama --hidden 4096 --patterns structured:0.3 2:4 --tokens 2048.
 Nothing else should run on the machine meanwhile.
 """
 
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -25,8 +28,8 @@ from ..evaluation.synthetic import FAMILIES, random_model
 from ..identity.fingerprints import stage_fingerprint
 from ..models import prune_model
 from ..provenance import provenance
-from ..pruning import parse_pattern, prune_weight
-from ..reporting.efficiency import latency_table
+from ..pruning import HeadsAndNeurons, parse_pattern, prune_weight
+from ..reporting.efficiency import latency_table, serving_tables
 from ..reporting.frame import numbers
 from ..reporting.labels import VARIANT_COLUMNS
 from .efficiency import compare
@@ -46,15 +49,17 @@ def pruned_pair(
     prune_model(
         pruned,
         ids,
-        lambda weight, statistics: prune_weight(
+        lambda weight, statistics, **given: prune_weight(
             weight,
             statistics,
             _METHOD,
             pattern,
             outlier_fraction=alpha,
             outlier_score=_SCORE,
+            **given,
         ),
         statistics="diagonal",
+        units=isinstance(parse_pattern(pattern), HeadsAndNeurons),
     )
     return dense, pruned
 
@@ -68,6 +73,8 @@ def main() -> None:
     arguments.add_argument("--tokens", type=int, default=256)
     arguments.add_argument("--patterns", nargs="+", default=["structured:0.3"])
     arguments.add_argument("--alphas", nargs="+", type=float, default=[0.0, 0.1])
+    arguments.add_argument("--prompts", nargs="+", type=int, default=[])
+    arguments.add_argument("--batches", nargs="+", type=int, default=[1])
     arguments.add_argument("--device", default="auto")
     arguments.add_argument("--output", type=Path, required=True)
     given = arguments.parse_args()
@@ -79,16 +86,18 @@ def main() -> None:
                 pair = pruned_pair(family, given.hidden, given.layers, given.tokens, pattern, alpha)
                 if is_accelerator(device):
                     pair[0].half(), pair[1].half()
-                results = compare(*pair, parse_pattern(pattern), given.tokens, device)
+                serving = {"batches": given.batches, "prompts": given.prompts}
+                results = compare(*pair, parse_pattern(pattern), given.tokens, device, **serving)
                 named = {"model": f"{family}-{given.hidden}", "pattern": pattern}
                 measured.append({**named, "outlier_fraction": alpha, **results})
-    table = latency_table(_frame(measured))
+    frame = _frame(measured)
+    tables = [latency_table(frame), *serving_tables(frame)]
     with atomic_folder(given.output) as folder:
-        for suffix, render in RENDERERS.items():
+        for table, (suffix, render) in itertools.product(tables, RENDERERS.items()):
             (folder / f"{table.name}.{suffix}").write_text(render(table), encoding="utf-8")
         made = provenance(started, stage_fingerprint("speed"), used=used(device, pair[0].dtype))
         write_json(folder / "speed.json", {"measured": measured, "provenance": made})
-    sys.stdout.write(RENDERERS["txt"](table))
+    sys.stdout.write("\n".join(RENDERERS["txt"](table) for table in tables))
 
 
 def _frame(measured: list[dict[str, Any]]) -> pd.DataFrame:

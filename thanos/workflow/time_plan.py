@@ -5,6 +5,7 @@ and written, with factors that were fitted to one core: `_FORWARD` to walks thro
 and the real model, `_SOLVE` to single layers of 256² to 2048² (0.03 to 1 s).
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ _TASK_SECONDS = 1.0  # of making its requests
 _FORWARD = 2.8  # per number of a block's activations
 _LOSS = 0.7  # per logit
 _ALL_TOKENS = 320_000  # of a corpus such as WikiText-2's test split
-# Rounds of a latency, of both models, forward and decoding, in forward passes.
+# Rounds of a latency, of both models, forward or prefill and decoding, in forward passes.
 _LATENCY_PASSES = 60
 # By update and kind of pattern: numbers per weight, and products as large as W G.
 _SOLVE = {
@@ -97,7 +98,11 @@ def cost_of(spec: Spec, shapes: Shapes) -> Cost:
         return _evaluation(spec, shapes)
     if isinstance(spec, LatencySpec):
         length = _length(spec.context, shapes)
-        return _JOB + _scaled(_scored(length, length, shapes), _LATENCY_PASSES)
+        total = _JOB + _scaled(_scored(length, length, shapes), _LATENCY_PASSES)
+        for batch, prompt in itertools.product(spec.batches, spec.prompts):
+            length = _length(prompt, shapes)
+            total += _scaled(_scored(batch * length, length, shapes), _LATENCY_PASSES)
+        return total
     if isinstance(spec, CalibrationSpec | WindowsSpec):
         return _JOB + Cost(seconds=_TOKENS_SECONDS)
     return _JOB
