@@ -12,7 +12,10 @@ from omegaconf import MISSING
 
 from .schema import Config
 
-_TYPES = {str: "text", int: "integer", float: "number", bool: "true or false"}
+_TYPES: dict[Any, str] = {
+    **{str: "text", int: "integer", float: "number", bool: "true or false"},
+    **{list[str]: "list of text", list[int]: "list of integers"},
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Key:
     @property
     def type_name(self) -> str:
         """What its values are, in words."""
-        name = _TYPES.get(self.kind, "list of text")
+        name = _TYPES[self.kind]
         return f"{name} or null" if self.optional else name
 
     @property

@@ -128,7 +128,9 @@ def prune_model(
                     probe.check(block, device)
                 layers = {} if old else linear_layers(block, name, skip)
                 zeros = {} if masks is None or old else _zeros(masks, index, skip, device)
-                given = {n: {**told.get(n, {}), **zeros.get(n, {})} for n in layers}
+                given: dict[str, dict[str, Any]] = {
+                    n: {**told.get(n, {}), **zeros.get(n, {})} for n in layers
+                }
                 its = (twin, linear_layers(twin, name, skip)) if twin and correction else None
                 calibrates = streams if statistics != "none" else None
                 if wiring is None:
