@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 _SEMI_STRUCTURED_FROM = (8, 0)  # CUDA's compute capability: Ampere
 
@@ -49,6 +50,15 @@ def wait_for(device: torch.device) -> None:
     """Wait until an accelerator has done what it was asked for; the host always has."""
     if is_accelerator(device):
         torch.accelerator.synchronize(device)
+
+
+def read(*values: Tensor) -> list[float]:
+    """Numbers, tensors () of any dtype on one device, for a single wait; exact below 2⁵³."""
+    device = values[0].device
+    if not is_accelerator(device) or device.type == "mps":  # that has no float64
+        return [value.item() for value in values]
+    found: list[float] = torch.stack([value.double() for value in values]).tolist()
+    return found
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from thanos.pruning import Alternation, InputStatistics, prune_weight
+from thanos.pruning.conjugate_gradient import solve_masked
 
 C, B = 40, 64
 METHODS = ("magnitude", "wanda", "sparsegpt", "thanos", "admm")
@@ -63,3 +64,43 @@ def test_every_method_pattern_and_option(accelerator, dtype, method):
         assert result.relative_error == pytest.approx(
             expected.relative_error, rel=TOLERANCES[dtype]
         ), (pattern, options)
+
+
+def test_convergence_is_looked_at_every_eighth_iteration(virtual):
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn(64, 64, generator=generator)
+    A = A @ A.T + torch.eye(64)
+    rhs, mask = (
+        torch.randn(C, 64, generator=generator),
+        torch.rand(C, 64, generator=generator) < 0.5,
+    )
+    given = [x.to(virtual.DEVICE) for x in (A, rhs, mask)]
+    virtual.waits.clear()
+    solve_masked(*given, tolerance=0.0, max_iterations=40)
+    assert sum(virtual.waits.values()) == 40 // 8 + 1
+
+
+@pytest.mark.parametrize(
+    ("method", "pattern", "per_block", "per_layer"),
+    [
+        ("thanos", "0.5", 8, 10),  # of it 4 choose, and 1 counts what is left to choose
+        ("thanos", "2:4", 5, 8),
+        ("sparsegpt", "0.5", 1, 8),
+        ("wanda", "2:4", 0, 4),
+    ],
+)
+def test_a_layer_waits_a_few_times_per_block_whatever_its_rows(
+    virtual, method, pattern, per_block, per_layer
+):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(800, 512, generator=generator).to(virtual.DEVICE)
+    statistics = InputStatistics(512, device=virtual.DEVICE)
+    statistics.update(x)
+    counted = []
+    for rows in (200, 400):  # of 512: more than the scores that are simply sorted
+        weight = torch.randn(rows, 512, generator=generator).to(virtual.DEVICE)
+        virtual.waits.clear()
+        prune_weight(weight, statistics, method, pattern, block_size=128)
+        counted.append(sum(virtual.waits.values()))
+    assert max(counted) <= 4 * per_block + per_layer
+    assert abs(counted[1] - counted[0]) <= 6  # a bracket that was missed, a look more

@@ -128,7 +128,7 @@ class RoutedInputs:
         """
         named = dict(zip(("hidden_states", "top_k_index"), args, strict=False)) | kwargs
         hidden, chosen = named["hidden_states"], named["top_k_index"]
-        for expert, tokens in _routed(chosen):
+        for expert, tokens in _routed(chosen, len(self._module.get_parameter("down_proj"))):
             up = self._of_expert.get((expert, "gate_up_proj"))
             down = self._of_expert.get((expert, "down_proj"))
             x = hidden[tokens]
@@ -148,7 +148,14 @@ def _inner(module: nn.Module, expert: int, x: Tensor) -> Tensor:
     return inner
 
 
-def _routed(chosen: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Every expert that was chosen at all, and the tokens that chose it."""
-    for expert in chosen.unique().tolist():
-        yield expert, torch.nonzero((chosen == expert).any(-1)).flatten()
+def _routed(chosen: Tensor, experts: int) -> Iterator[tuple[int, Tensor]]:
+    """Every expert that was chosen at all, and the tokens that chose it, in their order.
+
+    Sorted on the device, so that it is waited for once and not for every expert.
+    """
+    flat = chosen.flatten()
+    counts = (flat[:, None] == torch.arange(experts, device=flat.device)).sum(0).tolist()
+    tokens = flat.argsort(stable=True) // chosen.shape[-1]
+    for expert, its in enumerate(tokens.split(counts)):
+        if len(its):
+            yield expert, its

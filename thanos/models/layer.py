@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from thanos.accelerator import wait_for
+from thanos.accelerator import read, wait_for
 from thanos.errors import UserError
 from thanos.pruning import InputStatistics, PruningError
 
@@ -94,7 +94,8 @@ def prune_linear_layer(
     seconds = _now(weight.device) - start
     layer.write(result.weight)
     written = layer.weight
-    if not torch.isfinite(written).all():
+    finite, nonzero = read(torch.isfinite(written).all(), written.count_nonzero())
+    if not finite:
         raise UserError(
             f"pruned weight of {layer.name} holds NaN or infinite values; "
             "raise the damping, or load the model in float32"
@@ -103,7 +104,7 @@ def prune_linear_layer(
         block=block,
         name=layer.name,
         shape=layer.shape,
-        sparsity=share_of_zeros(written),
+        sparsity=1 - int(nonzero) / written.numel(),
         relative_error=result.relative_error,
         seconds=seconds,
         damping=result.damping,

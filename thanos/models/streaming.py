@@ -136,9 +136,9 @@ class StreamedBlocks:
         for name in dict.fromkeys(self._parameter_of(record.name) for record in records):
             for piece in self._stored[name]:
                 stored = piece.stored
-                weight = self._model.get_parameter(name).detach()[piece.place]
-                kept = weight.to("cpu", torch_dtype(stored)).contiguous()
-                if not torch.equal(kept.to(weight.dtype), weight.cpu()):
+                weight = self._model.get_parameter(name).detach()[piece.place].cpu()
+                kept = weight.to(torch_dtype(stored)).contiguous()
+                if not torch.equal(kept.to(weight.dtype), weight):
                     raise UserError(
                         f"weight {name} in {stored.file} is stored as {stored.dtype}, most others "
                         f"in another format; convert {self.folder} to one format"

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from thanos.accelerator import is_accelerator
 
-# Iterations between looks at which rows have converged; every look at an accelerator waits for it.
+# Iterations between looks at which rows have converged. On an accelerator every look waits for it,
+# and so would putting rows aside that are done: the thin products cost it less.
 _CHECK_EVERY = 1
 _CHECK_EVERY_ON_ACCELERATOR = 8
 
@@ -23,6 +24,7 @@ class Solution:
 
     x: Tensor  # (c, w), zero off the mask
     converged: Tensor  # (c,) bool
+    complete: bool  # all of them
 
 
 def solve_masked(
@@ -48,7 +50,8 @@ def solve_masked(
     target = rr * tolerance**2
     tiny = torch.finfo(A.dtype).tiny
     flatness = len(A) * torch.finfo(A.dtype).eps
-    check_every = _CHECK_EVERY_ON_ACCELERATOR if is_accelerator(A.device) else _CHECK_EVERY
+    there = is_accelerator(A.device)
+    check_every = _CHECK_EVERY_ON_ACCELERATOR if there else _CHECK_EVERY
 
     result = torch.zeros_like(R)
     converged = torch.zeros(len(R), dtype=torch.bool, device=R.device)
@@ -56,13 +59,13 @@ def solve_masked(
     iteration = 0
     while True:
         done = rr <= target
-        if iteration % check_every == 0 or iteration == max_iterations:
+        if (iteration + 1) % check_every == 0 or iteration == max_iterations:
             finished = int(done.sum())
             if iteration == max_iterations or finished == len(done):
                 converged[active] = done
                 result[active] = Y
                 break
-            if finished * 4 >= len(done):
+            if finished * 4 >= len(done) and not there:
                 converged[active] = done
                 result[active[done]] = Y[done]
                 keep = ~done
@@ -81,7 +84,7 @@ def solve_masked(
         P.mul_((rr_next / rr.clamp_min(tiny))[:, None]).add_(R)
         rr = rr_next
         iteration += 1
-    return Solution(result.mul_(scaling), converged)
+    return Solution(result.mul_(scaling), converged, finished == len(done))
 
 
 def _row_dots(a: Tensor, b: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
 """Pruning of one layer: `prune_weight`."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from thanos.accelerator import read
 
 from .alternating import prune_alternating, resolvent
 from .composition import Alternation, Method, compose
@@ -188,14 +191,15 @@ def prune_weight(
             raise PruningError(
                 f"the pruned weight is not finite in {weight.dtype}; use a larger damping"
             )
-        error = None
+        measured = [result.count_nonzero()]
         if measure_error and statistics is not None and statistics.has_gram:
-            error = _relative_error(dense, result, statistics.gram.to(dtype), budget)
+            measured += _losses(dense, result, statistics.gram.to(dtype), budget)
+        nonzero, *losses = read(*measured)
     return PruningResult(
         weight=result,
         mask=beside_outliers(pruned.mask, rows, torch.zeros_like(weight, dtype=torch.bool)),
-        sparsity=(result.numel() - int(result.count_nonzero())) / result.numel(),
-        relative_error=error,
+        sparsity=(result.numel() - int(nonzero)) / result.numel(),
+        relative_error=_relative_error(*losses) if losses else None,
         damping=pruned.damping,
         details={
             "outlier_rows": len(dense) - len(W),
@@ -228,7 +232,7 @@ def _check_input(
 
 def _is_finite(W: Tensor) -> bool:
     """Whether all entries are finite, without a temporary of the size of W."""
-    return all(bool(end.isfinite()) for end in W.aminmax())
+    return all(math.isfinite(end) for end in read(*W.aminmax()))
 
 
 def _shared_resolvent(
@@ -253,9 +257,12 @@ def _prune_rows(W: Tensor, pattern: Pattern, layer: Layer, given: Tensor | None)
     return prune_unstructured(W, pattern, layer)
 
 
-def _relative_error(W: Tensor, pruned: Tensor, G: Tensor, budget: int) -> float:
-    """‖(W − Ŵ) X‖² / ‖W X‖²; zero for a layer without any output."""
-    lost = float(row_energies(W, G, budget, minus=pruned).double().sum())
-    total = float(row_energies(W, G, budget).double().sum())
+def _losses(W: Tensor, pruned: Tensor, G: Tensor, budget: int) -> list[Tensor]:
+    """‖(W − Ŵ) X‖² and ‖W X‖²."""
+    return [row_energies(W, G, budget, minus=minus).double().sum() for minus in (pruned, None)]
+
+
+def _relative_error(lost: float, total: float) -> float:
+    """What is lost of a layer's outputs; zero for a layer without any."""
     # With a singular G the form can round to slightly below zero.
     return max(0.0, lost / total) if total else 0.0

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thanos.accelerator import is_accelerator
+from thanos.accelerator import is_accelerator, read
 
 # Size of the sample of scores that brackets the threshold.
 _SAMPLE = 1 << 14
 # Scores per slice: small enough for a processor's cache, and for exact counts in float32.
 _SLICE = 1 << 18
-_SLICE_ON_ACCELERATOR = 1 << 23
+_SLICE_ON_ACCELERATOR = 1 << 25
 # Scores that are looked through together for those in the bracket.
 _BUNCH = 16
 # An expected threshold is trusted to three times its last relative move, within these limits: a
@@ -174,8 +174,9 @@ def _brackets(
     low, high = 0.0, 0.0
     while low >= 0 or high < float("inf"):
         low_rank, high_rank = int(share * _SAMPLE - margin), int(share * _SAMPLE + margin)
-        low = float(sample[low_rank]) if low_rank >= 0 else -1.0
-        high = float(sample[high_rank]) if high_rank < _SAMPLE else float("inf")
+        low, high = read(sample[max(0, low_rank)], sample[min(high_rank, _SAMPLE - 1)])
+        low = low if low_rank >= 0 else -1.0
+        high = high if high_rank < _SAMPLE else float("inf")
         yield low, high
         margin *= 4
 
@@ -192,11 +193,14 @@ def _sample(W: Tensor, scale: Tensor) -> Tensor:
 def _kth_of(scores: Tensor, k: int) -> tuple[float, int, int]:
     threshold = scores.kthvalue(k).values
     below, tied = (scores < threshold).sum(), (scores == threshold).sum()
-    return float(threshold), int(below), int(tied)
+    found = read(threshold, below, tied)
+    return found[0], int(found[1]), int(found[2])
 
 
 def _between(W: Tensor, scale: Tensor, low: float, high: float) -> tuple[int, Tensor]:
     """Number of scores up to `low`, and the scores in (low, high)."""
+    if is_accelerator(W.device):
+        return _between_there(W, scale, low, high)
     up_to_low, found = 0, []
     flags = W.new_empty((2, 0))
     for _, scores in _slices(W, scale):
@@ -208,6 +212,16 @@ def _between(W: Tensor, scale: Tensor, low: float, high: float) -> tuple[int, Te
         up_to_low += int(under.sum())
         found.append(_pick(scores.flatten(), inside.sub_(under).flatten()))
     return up_to_low, torch.cat(found)
+
+
+def _between_there(W: Tensor, scale: Tensor, low: float, high: float) -> tuple[int, Tensor]:
+    """The same on an accelerator, which is waited for once per slice and once in the end."""
+    up_to_low, found = torch.zeros((), dtype=torch.int64, device=W.device), []
+    for _, scores in _slices(W, scale):
+        under = scores <= low
+        up_to_low += under.sum()
+        found.append(scores[(scores < high) & ~under])
+    return int(up_to_low), torch.cat(found)
 
 
 def _pick(scores: Tensor, flags: Tensor) -> Tensor:
@@ -222,8 +236,9 @@ def _pick(scores: Tensor, flags: Tensor) -> Tensor:
 
 def _count(W: Tensor, scale: Tensor, value: float) -> tuple[int, int]:
     """Number of scores below `value`, and equal to it."""
-    below = tied = 0
+    below, tied = torch.zeros((2,), dtype=torch.int64, device=W.device)
     for _, scores in _slices(W, scale):
-        below += int((scores < value).sum())
-        tied += int((scores == value).sum())
-    return below, tied
+        below += (scores < value).sum()
+        tied += (scores == value).sum()
+    found = read(below, tied)
+    return int(found[0]), int(found[1])

@@ -44,8 +44,8 @@ def joint_update(
             block, W_rows[:, i1:i2], M, tolerance=_TOLERANCE[W.dtype], max_iterations=2 * w + 8
         )
         Lambda = solution.x
-        failed = (~solution.converged).nonzero().squeeze(1)
-        if len(failed):
+        if not solution.complete:
+            failed = (~solution.converged).nonzero().squeeze(1)
             Lambda[failed] = _solve_directly(block, W_rows[failed, i1:i2], M[failed], memory_budget)
             direct += len(failed)
         W_rows[:, i1:].addmm_(Lambda, A, alpha=-1)
