@@ -66,6 +66,7 @@ class ResultsFolder:
         path: str | None = None,
         corpus: str = "docs",
         acc: float | None = None,
+        divergence: float | None = None,
         latency: dict[str, Any] | None = None,
         options: dict[str, Any] | None = None,
         **results: Any,
@@ -79,6 +80,7 @@ class ResultsFolder:
                 "docs",
                 [corpus],
                 tasks=[] if acc is None else ["docs_choice"],
+                divergence=divergence is not None,
                 efficiency=latency is not None,
             ),
             pattern=pattern,
@@ -87,7 +89,8 @@ class ResultsFolder:
             seed=seed,
         )
         run = RunBuilder().run(config)
-        return self.finish(run, perplexity, acc=acc, latency=latency, **results)
+        measured = {"acc": acc, "divergence": divergence, "latency": latency}
+        return self.finish(run, perplexity, **measured, **results)
 
     def finish(
         self,
@@ -95,6 +98,7 @@ class ResultsFolder:
         perplexity: float,
         *,
         acc: float | None = None,
+        divergence: float | None = None,
         noise: Callable[[int], float] = lambda window: 0.0,
         layers: Sequence[dict[str, Any]] | None = None,
         size: dict[str, Any] | None = None,
@@ -118,6 +122,17 @@ class ResultsFolder:
         }
         task = {"acc": acc, "acc_stderr": 1.5, "n": 800, "version": 1.0, **provenance}
         measured = {"corpora": corpora, "tasks": dict.fromkeys(run.evaluation.tasks, task)}
+        if divergence is not None:
+            measured["divergences"] = {
+                windows.readable: {
+                    **{"divergence": divergence, "same_top": 90 - 100 * divergence},
+                    **{"windows": 100, "seqlen": windows.context, "corpus_sha256": "c0ffee"},
+                    "window_divergences": [divergence + 0.01 * window for window in range(10)],
+                    "window_same_top": [90 - 100 * divergence] * 10,
+                    **provenance,
+                }
+                for windows in run.evaluation.windows
+            }
         sizes = {}
         if size is not None:  # counted, not computed
             counted = {key: value for key, value in record.items() if key != "used"}

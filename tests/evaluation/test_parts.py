@@ -4,13 +4,16 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from thanos.artifacts import write_manifest
 from thanos.config import RunBuilder, resolve
 from thanos.errors import UserError
+from thanos.evaluation.quantization import quantize_model
 from thanos.identity import fingerprints
+from thanos.models import load_model
 from thanos.stages import evaluate as stage
-from thanos.stages.corpora import cut_corpus
+from thanos.stages.corpora import cut_corpus, read_corpus
 from thanos.stages.evaluate import Inputs, evaluate
 
 PIQA = {"goal": "stand", "sol1": "rise", "sol2": "fall", "label": 0}
@@ -97,6 +100,41 @@ def test_another_question_is_another_part(measure):
     assert (first["tasks"]["piqa"]["limit"], second["tasks"]["piqa"]["limit"]) == (80, 1)
     measure("ptb", ["piqa"], "evaluation.quantization=int8")
     assert measure.measured == ["perplexity", "piqa"]
+
+
+def test_predictions_are_compared_with_the_dense_model_by_option(measure, dense_folder, model):
+    """Block by block it is what both whole models say; perplexities are not measured again."""
+    int4 = ["evaluation.quantization=int4", "evaluation.max_windows=3"]
+    plain = measure("ptb", (), *int4)
+    assert "divergences" not in plain
+    compared = measure("ptb", (), *int4, "evaluation.divergence=true")
+    assert measure.measured == []
+    assert compared["corpora"] == plain["corpora"]
+    found = compared["divergences"]["ptb"]
+
+    (folder,) = (folder for folder in (measure.folder / "windows").iterdir())
+    tokens, _ = read_corpus(folder)
+    quantized = load_model(dense_folder, dtype=torch.float32)
+    quantize_model(quantized, "int4")
+    with torch.no_grad():
+        log_p, log_q = (
+            whole(input_ids=tokens).logits[:, :-1].double().log_softmax(-1)
+            for whole in (load_model(dense_folder, dtype=torch.float32), quantized)
+        )
+    nats = (log_p.exp() * (log_p - log_q)).sum(-1).mean(1)
+    same = 100 * (log_p.argmax(-1) == log_q.argmax(-1)).double().mean(1)
+    assert nats.min() > 1e-4  # the two do differ
+    # float32 sums of some hundred terms
+    assert found["window_divergences"] == pytest.approx(nats.tolist(), rel=1e-4)
+    assert found["window_same_top"] == pytest.approx(same.tolist())
+    assert found["divergence"] == pytest.approx(nats.mean().item(), rel=1e-4)
+
+    # In mapped files, one window at a time: the same.
+    shutil.rmtree(measure.parts)
+    pieces = ["evaluation.batch_size=1", "hidden_memory=0", "evaluation.divergence=true"]
+    again = measure("ptb", (), *int4, *pieces)["divergences"]["ptb"]
+    assert again["divergence"] == pytest.approx(found["divergence"], rel=1e-5)
+    assert not list(measure.parts.glob("hidden*"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from thanos.config import RunBuilder, refuse_unused, resolve
 from thanos.errors import UserError
-from thanos.identity import PruningSpec
+from thanos.identity import EvaluationSpec, PruningSpec
 from thanos.identity.models import local_model
 from thanos.identity.spec import read_spec
 from thanos.paths import PROJECT
@@ -94,6 +94,28 @@ def test_results_of_before_an_option_keep_their_names(overrides, known):
     """As they were before there was any alternating update, order, correction or given mask."""
     run = RunBuilder().run(resolve(["model=hf", "model.path=a/b", *overrides]))
     assert run.pruning.id == known
+
+
+@pytest.mark.parametrize(
+    ("overrides", "known"),
+    [
+        (["evaluation=wikitext2"], "wikitext2-cf44244a36e2"),
+        (["evaluation=paper", "method=dense"], "dense-819162bd5833"),
+        (["evaluation=c4", "evaluation.quantization=int4"], "c4-977d0158673c"),
+    ],
+)
+def test_evaluations_of_before_an_option_keep_their_names(overrides, known):
+    """As they were before predictions were compared with the dense model's."""
+    run = RunBuilder().run(resolve(["model=hf", "model.path=a/b", *overrides]))
+    assert run.evaluation.id == known
+    compared = RunBuilder().run(
+        resolve(["model=hf", "model.path=a/b", *overrides, "evaluation.divergence=true"])
+    )
+    same_model = run.pruning is None and run.evaluation.quantization == "none"
+    assert (compared.evaluation.id == known) == same_model
+    assert set(run.evaluation.parts()) <= set(compared.evaluation.parts())
+    read = read_spec(EvaluationSpec, json.dumps(compared.evaluation.to_json()))
+    assert read.id == compared.evaluation.id
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import pytest
 from results_folder import ResultsFolder
 
 from thanos.config import Run
+from thanos.reporting.figures import main_figure
+from thanos.reporting.measures import Measure
 from thanos.reporting.recovery import recovered
 from thanos.reporting.render import to_markdown
 from thanos.reporting.suite_tables import comparison_tables
@@ -67,3 +69,23 @@ def test_without_a_dense_run_there_is_no_recovery(results: ResultsFolder) -> Non
     }  # fmt: skip
     tables = comparison_tables(frame, results.collect(runs).windows)
     assert [table.name for table in tables] == ["main", "seconds"]
+
+
+def test_divergences_are_measures_by_option(results: ResultsFolder) -> None:
+    """Marked on the same windows; a dense model has none, and no share of one makes sense."""
+    runs = [
+        results.run(pattern="dense", method="dense", perplexity=20.0),
+        results.run(method="wanda", perplexity=30.0, divergence=0.3),
+        results.run(method="thanos", perplexity=25.0, divergence=0.2),
+    ]
+    found = results.collect(runs)
+    tables = {t.name: t for t in comparison_tables(found.results, found.windows, title="Mine")}
+    lines = to_markdown(tables["main"]).splitlines()
+    assert any("docs divergence from dense (nats) ↓" in line for line in lines)
+    assert any("docs top token as dense (%) ↑" in line for line in lines)
+    assert "| Dense |  | 20.00 | — | — |" in lines
+    assert "| Wanda | 50.0% | 30.00 | 0.300 | 60.00 |" in lines
+    assert "| Thanos | 50.0% | **25.00** | **0.200** | **70.00** |" in lines
+    assert sum("KL(dense ‖ model)" in line for line in lines) == 1
+    assert "divergence" not in to_markdown(tables["recovery"])
+    main_figure(found.results, Measure("divergence", "docs"))

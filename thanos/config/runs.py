@@ -104,6 +104,7 @@ class RunBuilder:
             limit=evaluation.limit if tasks else None,
             quantization=evaluation.quantization,
             dense_skip=tuple(config.model.skip) if choices.quantizes_dense else (),
+            divergence=evaluation.divergence and bool(corpora) and choices.differs_from_dense,
         )
         latency = None
         if pruning is not None and evaluation.efficiency:

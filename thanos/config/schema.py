@@ -129,6 +129,7 @@ class EvaluationConfig:
         efficiency: also time the pruned model beside the dense one
         serving_prompts: with it, also prefill and decoding apart after prompts of so many tokens
         serving_batches: how many of these prompts are served together
+        divergence: also compare predictions on the corpora with the dense model's
     """
 
     name: str = MISSING
@@ -145,6 +146,7 @@ class EvaluationConfig:
     efficiency: bool = False
     serving_prompts: list[int] = field(default_factory=list)
     serving_batches: list[int] = field(default_factory=lambda: [1])
+    divergence: bool = False
 
 
 @dataclass

@@ -75,6 +75,11 @@ class Choices:
         return self.method is None and self.config.evaluation.quantization != "none"
 
     @property
+    def differs_from_dense(self) -> bool:
+        """Whether what is evaluated is another model than the one that is stored."""
+        return self.method is not None or self.quantizes_dense
+
+    @property
     def calibrates_on_file(self) -> bool:
         """Whether the calibration's source is one that can be read from a file."""
         return self.config.calibration.source in ("text", *CALIBRATION)
@@ -241,11 +246,16 @@ USES = (
         lambda choices: "evaluation.serving_prompts=[]",
     ),
     Use(
-        ("evaluation.max_windows", "evaluation.batch_size"),
+        ("evaluation.max_windows", "evaluation.batch_size", "evaluation.divergence"),
         lambda choices: bool(
             choices.config.evaluation.corpora or choices.config.evaluation.optional_corpora
         ),
         lambda choices: f"evaluation {choices.config.evaluation.name}, which has no corpus",
+    ),
+    Use(
+        ("evaluation.divergence",),
+        lambda choices: choices.differs_from_dense,
+        lambda choices: f"{choices.pruning}, which is the dense model itself",
     ),
     Use(
         ("evaluation.limit", "evaluation.task_batch_size"),

@@ -149,11 +149,14 @@ def _of_evaluation(spec: EvaluationSpec, place: Place) -> Fingerprint:
         unused.add("thanos.evaluation.zero_shot")
     if not spec.windows:
         unused.add("thanos.evaluation.perplexity")
+    if not spec.divergence:
+        unused.add("thanos.evaluation.divergence")
     if not spec.windows and not spec.tasks:
         unused.add("thanos.models.forward")
     libraries = _versions(*(_TASKS if spec.tasks else _TENSORS))
     code = source_hashes("thanos.stages.evaluate", unused)
-    inputs = _model(spec.model, place) if isinstance(spec.model, ModelSpec) else {}
+    reads_dense = spec.divergence or spec.pruning is None
+    inputs = _model(spec.base, place) if reads_dense else {}
     for task in spec.tasks:
         inputs |= _task(task, place)
     return Fingerprint(code, libraries, inputs)

@@ -4,7 +4,7 @@ The same thing in two suites is one thing. A local model or text is what it hold
 hub is its id and revision. A model in a GGUF file is that file; its safetensors are a fifth thing.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ _LATER = {
     *("iterations", "penalty", "schedule", "order", "correction", "mask"),
     *("allocation", "allocation_spread", "allocation_unit"),
     *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch"),
-    *("dense_skip", "add_bos"),
+    *("dense_skip", "divergence", "add_bos"),
 }
 
 
@@ -265,6 +265,7 @@ class EvaluationSpec(Spec):
         quantization: of the linear layers' weights: none, int8 or int4.
         dense_skip: of a model as it is stored: layers that quantisation leaves. A pruned one's are
             those that pruning left.
+        divergence: whether predictions on the windows are compared with the dense model's.
     """
 
     model: PruningSpec | ModelSpec
@@ -273,6 +274,7 @@ class EvaluationSpec(Spec):
     limit: int | None = None
     quantization: str = "none"
     dense_skip: tuple[str, ...] = ()
+    divergence: bool = False
 
     @property
     def pruning(self) -> PruningSpec | None:
@@ -285,7 +287,7 @@ class EvaluationSpec(Spec):
         return self.model.skip if isinstance(self.model, PruningSpec) else self.dense_skip
 
     def identity(self) -> dict[str, Any]:
-        """All that is measured, and layers left on purpose where there are any."""
+        """All that is measured; of later options what is used."""
         return _used(self, super().identity())
 
     @property
@@ -302,7 +304,10 @@ class EvaluationSpec(Spec):
         return DENSE if self.pruning is None else self.pruning.readable
 
     def parts(self) -> tuple["EvaluationSpec", ...]:
-        """Each corpus and each task on its own; last the size, which is of the weights alone."""
+        """Each corpus and each task on its own; last the size, which is of the weights alone.
+
+        A divergence is a part beside the perplexity on the same windows.
+        """
         part = partial(
             EvaluationSpec,
             self.model,
@@ -310,8 +315,9 @@ class EvaluationSpec(Spec):
             dense_skip=self.dense_skip,
         )
         corpora = [part(windows=(windows,)) for windows in self.windows]
+        compared = [replace(each, divergence=True) for each in corpora if self.divergence]
         tasks = [part(tasks=(task,), limit=self.limit) for task in self.tasks]
-        return (*corpora, *tasks, EvaluationSpec(self.model))
+        return (*corpora, *compared, *tasks, EvaluationSpec(self.model))
 
 
 @dataclass(frozen=True)

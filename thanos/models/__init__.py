@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .checkpoint import check_copied, copy_checkpoint
     from .description import load_config, load_tokenizer
     from .finished_blocks import FinishedBlocks, work_folder
-    from .forward import logits_by_blocks
+    from .forward import logits_by_blocks, logits_of_batches, states_by_blocks
     from .host_states import hidden_states
     from .layer import LayerRecord, PrunedWeight, PruneLayer
     from .linear import LinearLayer
@@ -40,6 +40,8 @@ _MODULES = {
     "load_model": "loading",
     "load_tokenizer": "description",
     "logits_by_blocks": "forward",
+    "logits_of_batches": "forward",
+    "states_by_blocks": "forward",
     "prune_model": "sequential",
     "work_folder": "finished_blocks",
 }
@@ -63,7 +65,9 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "logits_by_blocks",
+    "logits_of_batches",
     "prune_model",
+    "states_by_blocks",
     "work_folder",
 ]
 

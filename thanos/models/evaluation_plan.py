@@ -34,6 +34,7 @@ class Scoring:
         total: tokens of all requests that one pass over the blocks could take, if known.
         quantized: whether weights are rounded before they are used.
         hidden_budget: bytes of hidden states that a pass over the blocks may keep in memory.
+        streams: of hidden states: 2 where the dense model's predictions are compared.
     """
 
     windows: int
@@ -43,6 +44,7 @@ class Scoring:
     total: int | None
     quantized: bool
     hidden_budget: int
+    streams: int = 1
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,12 @@ def plan_evaluation(folder: Path, work: Scoring, *, on_device: bool = False) -> 
     tokens = min(work.tokens, shapes.longest or work.tokens)
     per_state = shapes.hidden * size
     batch = min(work.windows, work.batch_size) * tokens
-    states = work.windows * tokens * per_state
+    states = work.streams * work.windows * tokens * per_state
     if states > work.hidden_budget:
-        states = batch * per_state
-    corpora = _by_blocks(shapes, work, batch, states, size, on_device) if work.windows else 0
+        states = work.streams * batch * per_state
+    corpora = 0
+    if work.windows:
+        corpora = _by_blocks(shapes, work, batch, states, size, on_device, work.streams)
     by_blocks = whole = 0
     if work.requests:
         program += _HARNESS
@@ -112,7 +116,13 @@ def plan_evaluation(folder: Path, work: Scoring, *, on_device: bool = False) -> 
 
 
 def _by_blocks(
-    shapes: Shapes, work: Scoring, batch: int, states: int, size: int, on_device: bool
+    shapes: Shapes,
+    work: Scoring,
+    batch: int,
+    states: int,
+    size: int,
+    on_device: bool,
+    heads: int = 1,
 ) -> int:
     """Bytes on the host: hidden states, and beside them what is around the blocks or one of them.
 
@@ -120,13 +130,14 @@ def _by_blocks(
         batch: tokens of one forward pass.
         states: bytes of the hidden states that are kept.
         size: bytes per number.
+        heads: whose logits are in memory together.
     """
     block = max(shapes.blocks) * size // shapes.stored
     around = shapes.around * size // shapes.stored
     if on_device:
         return states + max(around, block)
     running = block + _rounding(shapes, work) + batch * forward_numbers(shapes) * size
-    return states + max(around + _logits(shapes, size), running)
+    return states + max(heads * (around + _logits(shapes, size)), running)
 
 
 def _logits(shapes: Shapes, size: int) -> int:

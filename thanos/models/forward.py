@@ -74,6 +74,20 @@ def logits_by_blocks(
     """
     batches = windows.split(batch_size)
     hidden = states_by_blocks(source, batches, device, hidden)
+    yield from logits_of_batches(source, batches, hidden)
+
+
+@torch.no_grad()
+def logits_of_batches(
+    source: BlockSource, batches: Iterable[Tensor], hidden: Iterable[Tensor]
+) -> Iterator[Iterable[Tensor]]:
+    """Yield the logits of windows as `logits_by_blocks` does.
+
+    Args:
+        source: of the blocks that made the states.
+        batches: (B, T) token ids, of one forward pass each.
+        hidden: (B, T, d) of each, of `states_by_blocks`.
+    """
     model = source.model
     vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
     for batch, states in zip(batches, hidden, strict=True):

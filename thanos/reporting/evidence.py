@@ -56,11 +56,12 @@ class Evidence:
         if frame is not None:
             reached = frame[frame["metric"] == "sparsity"]
             self._sparsities = dict(zip(reached["run"], reached["value"], strict=True))
-        self._losses: dict[str, np.ndarray] = {}
-        if windows is not None and measure.metric in ("loss", *_OF_LOSSES):
-            ours = windows[windows["dataset"] == measure.dataset]
+        self._by_window: dict[str, np.ndarray] = {}
+        column = "loss" if measure.metric in _OF_LOSSES else measure.metric
+        if windows is not None and column in windows.columns:
+            ours = windows[windows["dataset"] == measure.dataset].dropna(subset=column)
             for run, group in ours.groupby("run", sort=False):
-                self._losses[str(run)] = group.sort_values("window")["loss"].to_numpy()
+                self._by_window[str(run)] = group.sort_values("window")[column].to_numpy()
 
     def best(self, one: Sequence[Observation], all_: Iterable[Sequence[Observation]]) -> bool:
         """Whether `one` is better than each of the others that have its sparsity, if any."""
@@ -94,9 +95,9 @@ class Evidence:
         return self._of_one_seed(*pairs[0])
 
     def _of_one_seed(self, one: Observation, other: Observation) -> Difference:
-        losses = [self._losses.get(seen.run) for seen in (one, other)]
-        if losses[0] is not None and losses[1] is not None and len(losses[0]) == len(losses[1]):
-            return Difference(*mean_interval(losses[0] - losses[1]))
+        first, second = (self._by_window.get(seen.run) for seen in (one, other))
+        if first is not None and second is not None and len(first) == len(second):
+            return Difference(*mean_interval(first - second))
         half_width = _NORMAL * math.hypot(one.stderr, other.stderr)
         return Difference(self._value(one) - self._value(other), half_width)
 

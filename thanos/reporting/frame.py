@@ -12,6 +12,7 @@ import pandas as pd
 
 from thanos.errors import UserError
 from thanos.reporting.labels import layer_type
+from thanos.reporting.measures import FROM_DENSE
 from thanos.reporting.recovery import with_share_of_dense
 from thanos.reporting.run_files import RunFiles
 
@@ -73,7 +74,7 @@ LAYER_COLUMNS = (
     "relative_error",
     "seconds",
 )
-WINDOW_COLUMNS = ("run", "dataset", "window", "loss")
+WINDOW_COLUMNS = ("run", "dataset", "window", "loss", *FROM_DENSE)
 _TEXT = {
     *("run", "model", "calibration", "method", "pattern", "metric", "dataset", "source"),
     *("evaluation", "quantization", "model_path", "calibration_source"),
@@ -91,14 +92,15 @@ class Collected:
     """All results of a set of runs.
 
     Attributes:
-        results: one row per run and metric, with `COLUMNS`, sorted. Metrics: `perplexity`, `loss`
-            (dataset: corpus); `acc`, `acc_norm`, `mean_acc` in percent (dataset: task, or
-            `zero_shot`);
-            `word_perplexity`, lm-eval's (dataset: task), and any other metric of a task by its
-            name; `subtask_acc` (dataset: `group/task`); `sparsity`, `relative_error`, `seconds`,
-            `peak_memory_bytes` of the pruning (dataset empty); `size.<key>`, `efficiency.<key>`.
+        results: one row per run and metric, with `COLUMNS`, sorted. Metrics: `perplexity`, `loss`,
+            `divergence` in nats, `same_top` in percent (dataset: corpus); `acc`, `acc_norm`,
+            `mean_acc` in percent (dataset: task, or `zero_shot`); `word_perplexity`, lm-eval's
+            (dataset: task), and any other metric of a task by its name; `subtask_acc` (dataset:
+            `group/task`); `sparsity`, `relative_error`, `seconds`, `peak_memory_bytes` of the
+            pruning (dataset empty); `size.<key>`, `efficiency.<key>`.
         layers: one row per run and layer, with `LAYER_COLUMNS`.
-        windows: one row per run, corpus and evaluation window, with its loss.
+        windows: one row per run, corpus and evaluation window, with its loss and, where the dense
+            model was compared, `FROM_DENSE`.
     """
 
     results: pd.DataFrame
@@ -182,9 +184,15 @@ def _layer_rows(run: RunFiles) -> Iterator[dict[str, Any]]:
 
 
 def _window_rows(run: RunFiles) -> Iterator[dict[str, Any]]:
+    compared = run.evaluation.get("divergences", {})
     for corpus, result in run.evaluation.get("corpora", {}).items():
-        for window, loss in enumerate(result.get("window_losses", ())):
-            yield {"run": run.name, "dataset": corpus, "window": window, "loss": loss}
+        columns = {"loss": result.get("window_losses", ())}
+        if corpus in compared:
+            columns["divergence"] = compared[corpus]["window_divergences"]
+            columns["same_top"] = compared[corpus]["window_same_top"]
+        for window, values in enumerate(zip(*columns.values(), strict=True)):
+            named = dict(zip(columns, values, strict=True))
+            yield {"run": run.name, "dataset": corpus, "window": window, **named}
 
 
 def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
@@ -203,6 +211,15 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
             }
             yield {"metric": "perplexity", "value": result["perplexity"], **shared}
             yield {"metric": "loss", "value": result["loss"], **shared}
+        for corpus, result in run.evaluation.get("divergences", {}).items():
+            shared = {
+                "dataset": corpus,
+                "n": result["windows"],
+                "context": result["seqlen"],
+                "source": result.get("corpus_sha256"),
+            }
+            for metric in FROM_DENSE:
+                yield {"metric": metric, "value": result[metric], **shared}
         tasks = scored_tasks(run.evaluation.get("tasks", {}))
         for task, result in tasks.items():
             yield from _task_rows(task, result)

@@ -25,6 +25,7 @@ _LATEX = {
     "β": r"$\beta$",
     "λ": r"$\lambda$",
     "Δ": r"$\Delta$",
+    "‖": r"$\Vert$",
 }
 
 

@@ -15,6 +15,8 @@ CONFIDENCE = 0.95
 _TITLES = {
     "perplexity": "perplexity",
     "loss": "loss (nats per token)",
+    "divergence": "divergence from dense (nats)",
+    "same_top": "top token as dense (%)",
     "acc": "accuracy (%)",
     "mean_acc": "mean accuracy (%)",
     "perplexity_ratio": "perplexity (× dense)",
@@ -25,9 +27,12 @@ _TITLES = {
     "sparsity": "sparsity",
     "raised_damping": "layers with raised λ",
 }
+# Of predictions beside the dense model's: that has none itself.
+FROM_DENSE = ("divergence", "same_top")
+_MAIN = ("perplexity", *FROM_DENSE, "mean_acc", "perplexity_ratio", "mean_acc_share")
 _COUNTS = ("raised_damping",)
 _COARSENESS = {"": 0, "none": 0, "int8": 1, "int4": 2}
-_HIGHER_IS_BETTER = ("acc", "mean_acc", "mean_acc_share")
+_HIGHER_IS_BETTER = ("acc", "mean_acc", "mean_acc_share", "same_top")
 _DATASETS = ("wikitext2", "ptb", "c4")  # the paper's order; others follow by name
 _PROTOCOL = {
     "context": "window lengths",
@@ -102,7 +107,7 @@ class Measure:
 
 
 def main_measures(frame: pd.DataFrame) -> list[Measure]:
-    """The headline measures that the frame has: perplexities, then the zero-shot mean.
+    """The headline measures that the frame has: perplexities, divergences, the zero-shot mean.
 
     As values, or as the shares of `recovery.recovered`.
     """
@@ -112,7 +117,7 @@ def main_measures(frame: pd.DataFrame) -> list[Measure]:
         return place, dataset
 
     found = []
-    for metric in ("perplexity", "mean_acc", "perplexity_ratio", "mean_acc_share"):
+    for metric in _MAIN:
         datasets = frame.loc[frame["metric"] == metric, "dataset"].unique()
         found += [Measure(metric, dataset) for dataset in sorted(datasets, key=rank)]
     return found

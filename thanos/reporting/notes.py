@@ -7,7 +7,7 @@ import pandas as pd
 from thanos.reporting.evidence import SAME_SPARSITY
 from thanos.reporting.grid import Row
 from thanos.reporting.labels import pattern_label
-from thanos.reporting.measures import CONFIDENCE, Measure
+from thanos.reporting.measures import CONFIDENCE, FROM_DENSE, Measure
 
 BELOW_NOMINAL = "†"
 BEST_OF_BLOCK = (
@@ -16,6 +16,10 @@ BEST_OF_BLOCK = (
 )
 BEST_OF_COLUMN = BEST_OF_BLOCK.replace("block", "column")
 BEST_OF_ROW = BEST_OF_BLOCK.replace("block", "row")
+_BESIDE_DENSE = (
+    "Beside the dense model, per token on the windows of the perplexity: KL(dense ‖ model), and "
+    "how often both find the same token the most likely."
+)
 _TIMES = "Wall time of the pruning stage, other jobs beside it; `snakemake timing` measures alone."
 
 
@@ -48,10 +52,12 @@ def protocol_notes(frame: pd.DataFrame, measures: Iterable[Measure]) -> list[str
                 text = f"as many tokens as the model's context: {', '.join(each)}"
             text += ", each from the begin-of-text token on" * bool(rows["add_bos"].any())
             notes.append(f"Perplexity of {measure.dataset}: windows of {text}.")
+        elif measure.metric in FROM_DENSE:
+            notes.append(_BESIDE_DENSE)
         elif measure.metric == "mean_acc":
             tasks = sorted(frame.loc[frame["metric"] == "acc", "dataset"].unique())
             notes.append(f"Accuracy: mean over {', '.join(tasks)}.")
-    return notes
+    return list(dict.fromkeys(notes))
 
 
 def sparsity_note(rows: Sequence[tuple[str, float, Row]]) -> list[str]:

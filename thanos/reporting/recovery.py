@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from thanos.reporting.labels import DENSE
+from thanos.reporting.measures import FROM_DENSE
 
 # A share is that of the same quantity: model, metric and data, measured by the same protocol.
 _SAME = ["model", "model_path", "quantization", "metric", "dataset", "n", "context", "source"]
@@ -29,8 +30,10 @@ def recovered(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with its headline metrics as shares of the dense model's, under names of their own.
 
     `perplexity_ratio` is a multiple, `mean_acc_share` in percent; rows without a share are left
-    out. What is no quality, such as the sparsity, stays.
+    out, and what compares with the dense model anyway. What is no quality, such as the sparsity,
+    stays.
     """
+    frame = frame[~frame["metric"].isin(FROM_DENSE)]
     quality = frame["metric"].isin(_NAMES)
     shares = frame[quality].dropna(subset="share_of_dense")
     factors = shares["metric"].map(_FACTORS).astype("float64")

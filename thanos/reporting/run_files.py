@@ -17,7 +17,7 @@ class RunFiles:
         name: `<model>/<pattern>/<method>-<hash>`.
         columns: what its configuration says in a table of results.
         pruning: the record of its pruned model; empty for a dense one.
-        evaluation: `corpora`, `tasks`, `texts` and `size`.
+        evaluation: `corpora`, `divergences` if asked for, `tasks`, `texts` and `size`.
         latency: empty unless the suite asks for it.
     """
 
@@ -31,7 +31,7 @@ class RunFiles:
         """Everything of it that says how it was made, by its name."""
         if self.pruning:
             yield "pruning", self.pruning
-        for kind in ("corpora", "tasks", "texts"):
+        for kind in ("corpora", "divergences", "tasks", "texts"):
             yield from self.evaluation.get(kind, {}).items()
         if "size" in self.evaluation:
             yield "size", self.evaluation["size"]

@@ -1,5 +1,7 @@
 """Evaluate a pruned checkpoint, or the dense model: perplexity, accuracy on zero-shot tasks, size.
 
+If asked, also how far its predictions are from the dense model's.
+
     python -m thanos.stages.evaluate <spec> [--place …] [--checkpoint <folder>] \\
         [--windows <folder> …] [--items <folder>] [--memory <MiB>] --parts <folder> \\
         --output evaluation.json
@@ -23,6 +25,7 @@ from ..command import run_command, stage_parser
 from ..compression.packing import Sizes, file_sizes
 from ..device import computing_dtype, resolve_device, used
 from ..errors import UserError
+from ..evaluation.divergence import divergence_of_logits
 from ..evaluation.perplexity import perplexity_of_logits
 from ..evaluation.quantization import QuantizedBlocks, quantize_model
 from ..evaluation.zero_shot import (
@@ -35,7 +38,14 @@ from ..evaluation.zero_shot import (
 from ..identity import EvaluationSpec, Place
 from ..identity.fingerprints import Fingerprint, fingerprint
 from ..identity.spec import read_spec
-from ..models import BlockSource, StreamedBlocks, hidden_states, logits_by_blocks
+from ..models import (
+    BlockSource,
+    StreamedBlocks,
+    hidden_states,
+    logits_by_blocks,
+    logits_of_batches,
+    states_by_blocks,
+)
 from ..models.loading import adopt_generation_config
 from ..models.location import weight_files
 from ..opening import dense_folder, open_tokenizer
@@ -79,6 +89,7 @@ def evaluate(spec: EvaluationSpec, place: Place, inputs: Inputs) -> dict[str, An
     evaluation = _Evaluation(spec, place, inputs)
     failed: list[str] = []
     results: dict[str, Any] = {"corpora": {}, "tasks": {}, "texts": {}, "size": {}}
+    results |= {"divergences": {}} if spec.divergence else {}
     for part in spec.parts():
         try:
             result = evaluation.part(part)
@@ -128,7 +139,9 @@ class _Evaluation:
         if (known := _current(file, found, machine)) is not None:
             logger.info("%s is known: %s", part.readable if computes else "the size", file)
             return known
-        if part.windows:
+        if part.divergence:
+            result = self._divergence(part)
+        elif part.windows:
             result = self._perplexity(part)
         elif part.tasks:
             result = self._task(part)
@@ -167,6 +180,35 @@ class _Evaluation:
             **facts,
         }
 
+    def _divergence(self, part: EvaluationSpec) -> dict[str, Any]:
+        """Both models go by blocks, one after the other; then their heads, side by side."""
+        tokens, facts = read_corpus(self.windows[part.windows[0]])
+        batches = tokens.split(self.place.evaluation_batch)
+        needed = 2 * self.blocks.hidden_bytes(tokens.numel())
+        sources: tuple[BlockSource, BlockSource] = (
+            QuantizedBlocks(self.blocks, self.spec.quantization, self.spec.skip),
+            self._opened(dense_folder(self.spec.base, self.place)),
+        )
+        states = []
+        for source in sources:
+            hidden = hidden_states(needed, self.place.hidden_budget, self.inputs.parts)
+            states.append(states_by_blocks(source, batches, self.device, hidden))
+        ours, theirs = (
+            logits_of_batches(source, batches, hidden)
+            for source, hidden in zip(sources, states, strict=True)
+        )
+        result = divergence_of_logits(ours, theirs, tokens)
+        return {
+            "kind": "divergences",
+            "divergence": result.divergence,
+            "same_top": result.same_top,
+            "windows": result.windows,
+            "seqlen": result.seqlen,
+            "window_divergences": list(result.window_divergences),
+            "window_same_top": list(result.window_same_top),
+            **facts,
+        }
+
     def _task(self, part: EvaluationSpec) -> dict[str, Any]:
         tokenizer = open_tokenizer(self.spec.base, self.place)
         check_tokenizer(tokenizer)
@@ -187,13 +229,16 @@ class _Evaluation:
     def blocks(self) -> StreamedBlocks:
         """The model, read block by block: it may be larger than the memory."""
         if self._blocks is None:
-            self._blocks = StreamedBlocks(
-                self.folder,
-                dtype=self.dtype,
-                device=self.device,
-                trust_remote_code=self.spec.base.trust_remote_code,
-            )
+            self._blocks = self._opened(self.folder)
         return self._blocks
+
+    def _opened(self, folder: Path) -> StreamedBlocks:
+        return StreamedBlocks(
+            folder,
+            dtype=self.dtype,
+            device=self.device,
+            trust_remote_code=self.spec.base.trust_remote_code,
+        )
 
     @property
     def scored_model(self) -> "PreTrainedModel | BlockSource":

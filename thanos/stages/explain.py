@@ -61,7 +61,7 @@ def find_record(result: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
 
 
 def _parts(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for kind in ("corpora", "perplexity", "tasks", "texts"):
+    for kind in ("corpora", "perplexity", "divergences", "tasks", "texts"):
         yield from record.get(kind, {}).values()
     yield record.get("size", {})
 

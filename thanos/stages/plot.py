@@ -22,7 +22,7 @@ from ..reporting.frame import from_csv
 from ..reporting.gap_figure import gap_figures
 from ..reporting.heatmap import GRID_AXES, component_figure
 from ..reporting.labels import DENSE, column_of, pattern_label
-from ..reporting.measures import Measure, main_measures
+from ..reporting.measures import FROM_DENSE, Measure, main_measures
 from ..reporting.run_files import read_listing
 from ..reporting.serving import serving_figure
 from ..reporting.style import save
@@ -79,7 +79,7 @@ def _figures(
             figure = sweep_figure(frame, axes[0], Measure("seconds"), axes[1:])
             yield "seconds", figure, "seconds", f"Pruning time over {over}. {_TIME}"
     elif tuple(map(column_of, axes)) == GRID_AXES:
-        for measure in measures:
+        for measure in (each for each in measures if each.metric not in FROM_DENSE):
             table = f"main-{measure.metric}-{measure.dataset}"
             name = table.replace("main", "main-components", 1)
             figure = component_figure(frame, measure)

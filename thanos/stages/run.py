@@ -65,6 +65,9 @@ def run_into(overrides: Sequence[str], folders: Folders = ()) -> None:
 
     for corpus, result in metrics["perplexity"].items():
         sys.stdout.write(f"perplexity of {corpus}: {result['perplexity']:.4f}\n")
+    for corpus, result in metrics.get("divergences", {}).items():
+        sys.stdout.write(f"divergence from dense on {corpus}: {result['divergence']:.4g} nats\n")
+        sys.stdout.write(f"same top token as dense on {corpus}: {result['same_top']:.2f}%\n")
     for task, result in scored_tasks(metrics["zero_shot"]["tasks"]).items():
         if "acc" in result:
             sys.stdout.write(f"accuracy on {task}: {result['acc']:.2f}%\n")
@@ -106,6 +109,7 @@ def carry_out(run: Run, folder: Path, work: Path) -> dict[str, Any]:
     results = evaluate(spec, place, inputs)
     metrics |= {
         "perplexity": results["corpora"],
+        **({"divergences": results["divergences"]} if spec.divergence else {}),
         "zero_shot": {
             "tasks": results["tasks"],
             "texts": results["texts"],

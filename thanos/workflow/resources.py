@@ -128,6 +128,7 @@ def plan_scoring(
         total=spec.limit and spec.limit * _TOKENS_PER_ITEM,
         quantized=spec.quantization != "none",
         hidden_budget=place.hidden_budget,
+        streams=2 if spec.divergence else 1,
     )
     return plan_evaluation(folder, work, on_device=on_device)
 

@@ -142,9 +142,9 @@ def _evaluation(spec: EvaluationSpec, shapes: Shapes) -> Cost:
     total = _JOB
     for windows in spec.windows:
         length = _length(windows.context, shapes)
-        total += _scored(
-            windows.max_windows * length if windows.max_windows else _ALL_TOKENS, length, shapes
-        )
+        tokens = windows.max_windows * length if windows.max_windows else _ALL_TOKENS
+        # Once for the perplexity; for a divergence both models once more.
+        total += _scaled(_scored(tokens, length, shapes), 3 if spec.divergence else 1)
     for task in spec.tasks:
         questions, requests, length = _TASKS.get(task, _TASKS["doc_continuation"])
         total += Cost(seconds=_TASK_SECONDS)

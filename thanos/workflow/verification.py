@@ -208,6 +208,8 @@ def _part_of(record: dict[str, Any], part: EvaluationSpec) -> dict[str, Any]:
     if not part.windows and not part.tasks:
         return record["size"]
     kinds = ("corpora",) if part.windows else ("tasks", "texts")
+    if part.divergence:
+        kinds = ("divergences",)
     return next((record[k][part.readable] for k in kinds if part.readable in record[k]), {})
 
 
