@@ -1,11 +1,14 @@
 """Suites: products of axes, overrides and errors that name suite and block."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from thanos.errors import UserError
 from thanos.workflow import suite_files
 from thanos.workflow.catalog import Catalog, things_of
+from thanos.workflow.commands import of_suite
 from thanos.workflow.hub import wanted
 from thanos.workflow.suites import load_suite
 
@@ -24,6 +27,18 @@ def test_every_suite_and_its_variants_compose():
             assert {run.columns["model"] for run in real.runs} == {"smollm2-135m-q4"}
     with pytest.raises(UserError, match="suite real has no real variant"):
         load_suite("real", size="real")
+
+
+def test_a_variant_has_a_folder_and_a_command_of_its_own(tmp_path):
+    for name, size in (("real", ""), ("real", "quick"), ("ablation-damping", "real")):
+        assert suite_files.suite_of(suite_files.folder_of(name, size)) == (name, size)
+    commands = of_suite("ablation-damping-real", {}, Path("results"))
+    assert commands["suite"] == "snakemake ablation-damping --config real=true"
+    assert commands["verify"] == "snakemake verify --config suite=ablation-damping real=true"
+    (tmp_path / "suite").mkdir()
+    (tmp_path / "suite" / "mine-real.yaml").write_text("runs: []")
+    with pytest.raises(UserError, match="a name that ends in -real is a suite's variant; rename"):
+        load_suite("mine-real", folders=(str(tmp_path),))
 
 
 def test_the_demo_has_forty_runs():
