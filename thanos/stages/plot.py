@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from .. import layout
 from ..artifacts import atomic_folder, verify_text, write_json, write_manifest
 from ..command import parser, run_command
+from ..errors import UserError
 from ..identity.fingerprints import stage_fingerprint
 from ..provenance import provenance
 from ..reporting.curves import axis_title, layer_figure, sweep_figure
@@ -107,10 +108,16 @@ def _figures(
 
 
 def _go_together(frame: pd.DataFrame, axes: list[str]) -> bool:
-    """Whether the value of the first axis says those of the others."""
+    """Whether the value of the first axis says those of the others.
+
+    Raises:
+        UserError: one is no column of the results.
+    """
     first, *others = map(column_of, axes)
-    values = frame[frame["pattern"] != DENSE].groupby(first)[others].nunique()
-    return bool((values <= 1).all(axis=None))
+    if unknown := {first, *others} - {*frame.columns}:
+        raise UserError(f"figure: the results have no column {', '.join(sorted(unknown))}")
+    values = frame[frame["pattern"] != DENSE].groupby(first)
+    return all((values[other].nunique() <= 1).all() for other in others)
 
 
 def main() -> None:
