@@ -16,7 +16,8 @@ from .memory_plan import (
 )
 from .shapes import Shapes, read_shapes
 
-POSITIONS_PER_SLICE = 256  # whose logits are in memory together
+POSITIONS_PER_SLICE = 256  # whose logits are widened together
+LOGITS_AT_ONCE = 256 * MIB  # of a batch that are computed together, see thanos.models.forward
 TOKENS_PER_REQUEST = 256  # of a batch of requests, see thanos.evaluation.block_harness
 _HARNESS = 250 * MIB  # lm-eval and what it imports
 _LOGITS = 3  # copies of a slice: as the head makes them, widened, and their logarithms
@@ -137,7 +138,8 @@ def _by_blocks(
     if on_device:
         return states + max(around, block)
     running = block + _rounding(shapes, work) + batch * forward_numbers(shapes) * size
-    return states + max(heads * (around + _logits(shapes, size)), running)
+    logits = _logits(shapes, size) + min(LOGITS_AT_ONCE, batch * shapes.vocabulary * size)
+    return states + max(heads * (around + logits), running)
 
 
 def _logits(shapes: Shapes, size: int) -> int:
