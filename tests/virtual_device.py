@@ -48,6 +48,8 @@ class OnDevice(torch.Tensor):
 
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> "OnDevice":
+        if held.dtype == torch.float64 and not module.has_float64:
+            raise TypeError(f"{DEVICE} has no float64")
         with torch.inference_mode(False):  # a view of a normal tensor is one in that mode too
             made = torch.Tensor._make_wrapper_subclass(
                 *(cls, held.size()),
@@ -219,6 +221,7 @@ class _Module:
     """What torch asks of `torch.vdev`."""
 
     available = False
+    has_float64 = True  # MPS has none
 
     def is_initialized(self) -> bool:
         return True
@@ -302,4 +305,4 @@ def attached(total_memory: int = 2**40) -> Iterator[torch.device]:
     try:
         yield DEVICE
     finally:
-        memory.total, module.available = 2**40, False
+        memory.total, module.available, module.has_float64 = 2**40, False, True

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 _SEMI_STRUCTURED_FROM = (8, 0)  # CUDA's compute capability: Ampere
+_WITHOUT_FLOAT64 = {"mps"}
 
 Answer = TypeVar("Answer")
 
@@ -52,10 +53,15 @@ def wait_for(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The most precise dtype that a device computes in."""
+    return torch.float32 if device.type in _WITHOUT_FLOAT64 else torch.float64
+
+
 def read(*values: Tensor) -> list[float]:
     """Numbers, tensors () of any dtype on one device, for a single wait; exact below 2⁵³."""
     device = values[0].device
-    if not is_accelerator(device) or device.type == "mps":  # that has no float64
+    if not is_accelerator(device) or widest(device) != torch.float64:
         return [value.item() for value in values]
     found: list[float] = torch.stack([value.double() for value in values]).tolist()
     return found

@@ -135,6 +135,19 @@ def test_whatever_walk_and_method(accelerator, stored, tmp_path, method, options
     compare(*both, 1e-5, 0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_block_is_reconstructed(accelerator, stored, tmp_path, dtype):
+    how = Reconstruction(steps=6, learning_rate=3e-3, storage_dtype=dtype)
+    errors = []
+    for device, name, wide in ((accelerator, "there", dtype), ("cpu", "here", torch.float32)):
+        folder = stored("llama", dtype)
+        _, records = stream(folder, device, tmp_path / name, dtype=wide, reconstruction=how)
+        errors.append([records[i].details["block_error"] for i in (0, 7, 14)])
+        before = [records[i].details["block_error_before"] for i in (0, 7, 14)]
+        assert sum(errors[-1]) < sum(before)
+    assert errors[0] == pytest.approx(errors[1], rel=1e-3 if dtype == torch.float32 else 0.2)
+
+
 @SLOW
 def test_masks_of_another_model_are_taken(accelerator, stored, tmp_path):
     folder = stored("llama")

@@ -66,6 +66,22 @@ def test_every_method_pattern_and_option(accelerator, dtype, method):
         ), (pattern, options)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_device_without_float64(virtual, monkeypatch, method):
+    monkeypatch.setattr("thanos.accelerator._WITHOUT_FLOAT64", {virtual.NAME})
+    # No row converges to that: all are solved directly.
+    monkeypatch.setattr("thanos.pruning.updates._TOLERANCE", {torch.float32: 1e-12})
+    given = tensors(torch.float32)
+    expected = [prune(*given, method, pattern, **OPTIONS[-1]) for pattern in PATTERNS]
+    assert (expected[0].details["rows_solved_directly"] > 0) == (method == "thanos")
+    virtual.module.has_float64 = False
+    there = [x.to(virtual.DEVICE) for x in given]
+    for pattern, reference in zip(PATTERNS, expected, strict=True):
+        result = prune(*there, method, pattern, **OPTIONS[-1])
+        assert result.details == reference.details
+        assert result.relative_error == pytest.approx(reference.relative_error, rel=1e-5)
+
+
 def test_convergence_is_looked_at_every_eighth_iteration(virtual):
     generator = torch.Generator().manual_seed(0)
     A = torch.randn(64, 64, generator=generator)

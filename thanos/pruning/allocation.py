@@ -6,8 +6,9 @@ M times their mean. The densities follow the measure, at most λ above and below
 
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor
+
+from thanos.accelerator import widest
 
 from .errors import PruningError
 from .patterns import Unstructured, floor_count
@@ -23,7 +24,7 @@ def outlier_share(scored: Iterable[tuple[Tensor, Tensor]]) -> float:
     """
     scores = [W.abs().to(squares.dtype) * squares.sqrt() for W, squares in scored]
     count = sum(each.numel() for each in scores)
-    mean = sum(float(each.sum(dtype=torch.float64)) for each in scores) / count
+    mean = sum(float(each.sum(dtype=widest(each.device))) for each in scores) / count
     return sum(int((each > _MEANS * mean).sum()) for each in scores) / count
 
 

@@ -20,6 +20,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from thanos.accelerator import widest
+
 from .composition import Alternation
 from .errors import PruningError
 from .factorization import factorize
@@ -114,7 +116,8 @@ def _loss(S: Tensor, target: Tensor, mask: Tensor, layer: Layer) -> float:
     for rows in row_segments(len(S), 6 * S.shape[1] * S.element_size(), layer.memory_budget):
         pruned = S[rows].masked_fill(mask[rows], 0).div_(layer.scale)
         budget = layer.memory_budget // 2
-        loss += float(row_energies(target[rows], layer.G, budget, minus=pruned).double().sum())
+        energies = row_energies(target[rows], layer.G, budget, minus=pruned)
+        loss += float(energies.to(widest(S.device)).sum())
     return loss
 
 

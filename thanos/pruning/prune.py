@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thanos.accelerator import read
+from thanos.accelerator import read, widest
 
 from .alternating import prune_alternating, resolvent
 from .composition import Alternation, Method, compose
@@ -259,7 +259,8 @@ def _prune_rows(W: Tensor, pattern: Pattern, layer: Layer, given: Tensor | None)
 
 def _losses(W: Tensor, pruned: Tensor, G: Tensor, budget: int) -> list[Tensor]:
     """‖(W − Ŵ) X‖² and ‖W X‖²."""
-    return [row_energies(W, G, budget, minus=minus).double().sum() for minus in (pruned, None)]
+    energies = [row_energies(W, G, budget, minus=minus) for minus in (pruned, None)]
+    return [each.to(widest(G.device)).sum() for each in energies]
 
 
 def _relative_error(lost: float, total: float) -> float:

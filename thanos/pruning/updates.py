@@ -6,6 +6,8 @@ Both work on W (c, b) in place.
 import torch
 from torch import Tensor
 
+from thanos.accelerator import widest
+
 from .conjugate_gradient import solve_masked
 from .factorization import InverseFactor, cholesky_damped
 from .memory import row_segments
@@ -80,16 +82,16 @@ def joint_column_update(
 
 
 def _solve_directly(A: Tensor, rhs: Tensor, mask: Tensor, memory_budget: int) -> Tensor:
-    """Cholesky solution of [A]_qq x_q = rhs_q for each row, in float64; (rows, w)."""
-    w = A.shape[0]
+    """Cholesky solution of [A]_qq x_q = rhs_q for each row, in float64 if there is; (rows, w)."""
+    w, wide = A.shape[0], widest(A.device)
     x = torch.zeros_like(rhs)
     identity = torch.eye(w, dtype=torch.bool, device=A.device)
     for rows in row_segments(len(rhs), 3 * w * w * 8, memory_budget):
         M = mask[rows]
         inside = M[:, :, None] & M[:, None, :]
         # Off its support a row gets the identity, so that all rows share one batched factorisation.
-        systems = torch.where(inside, A.double(), (identity & ~inside).double())
+        systems = torch.where(inside, A.to(wide), (identity & ~inside).to(wide))
         L = torch.linalg.cholesky(systems)
-        solved = torch.cholesky_solve((rhs[rows] * M).double()[:, :, None], L)
+        solved = torch.cholesky_solve((rhs[rows] * M).to(wide)[:, :, None], L)
         x[rows] = solved[:, :, 0].to(x.dtype)
     return x

@@ -22,6 +22,7 @@ from thanos.accelerator import (
     device_name,
     forget_peak,
     wait_for,
+    widest,
 )
 from thanos.accelerator import peak_memory as device_peak
 from thanos.pruning import (
@@ -265,7 +266,8 @@ def _inputs(layer: SyntheticLayer, pattern: Pattern, method: str) -> InputStatis
 
 def _relative_error(layer: SyntheticLayer, pruned: Tensor) -> float:
     W, G, D = layer.W, layer.inputs.gram, layer.W - pruned
-    return float((D @ G * D).sum(dtype=torch.float64) / (W @ G * W).sum(dtype=torch.float64))
+    lost, total = ((each @ G * each).sum(dtype=widest(G.device)) for each in (D, W))
+    return float(lost / total)
 
 
 def _name(device: torch.device) -> str:
