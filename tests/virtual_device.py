@@ -73,6 +73,9 @@ class OnDevice(torch.Tensor):
     def data_ptr(self) -> int:
         return self.held.data_ptr()
 
+    def storage(self):
+        return self.held.storage()
+
     def tolist(self):
         return self.cpu().tolist()
 

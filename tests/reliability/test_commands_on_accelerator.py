@@ -206,3 +206,28 @@ def test_speed_and_timing(accelerator, stage, tmp_path):
     rows = read_json(tmp_path / "timing" / "timing.json")["rows"]
     assert len(rows) == 6
     assert all(row["peak_memory"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("method=thanos-plus", "pattern=2:4"),
+        ("method=thanos", "pattern=heads-neurons:0.3", "evaluation.efficiency=true"),
+        ("method=thanos", "pattern=0.5", "method.allocation=owl", "evaluation.divergence=true"),
+        (
+            "method=wanda",
+            "pattern=4:8",
+            "method.reconstruction_steps=4",
+            "method.reconstruction_batch=2",
+        ),
+    ],
+)
+def test_options_of_a_whole_run(accelerator, command, tmp_path, monkeypatch, options):
+    monkeypatch.setattr(efficiency, "_MOST_ROUNDS", 1)
+    found = []
+    for device in ("auto", "cpu"):
+        out = tmp_path / device
+        run(command(*options, f"device={device}", f"output_dir={out}"))
+        found.append(read_json(out / "metrics.json")["perplexity"]["text"]["perplexity"])
+    assert found[0] == pytest.approx(found[1], rel=0.03)  # float16 there, float32 on the host
