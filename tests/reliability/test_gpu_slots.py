@@ -128,3 +128,16 @@ def test_gpus_of_a_slurm_job_that_names_them_itself(monkeypatch):
 def test_only_visible_gpus_count(monkeypatch, value, gpus):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
     assert visible_gpus() == gpus
+
+
+@pytest.mark.parametrize(
+    "variable", ["HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"]
+)
+def test_other_makers_gpus_are_claimed_by_their_own_variable(tmp_path, monkeypatch, variable):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv(variable, "2,3")
+    monkeypatch.setenv("THANOS_GPU_LOCKS", str(tmp_path / "locks"))
+    monkeypatch.setattr("thanos.workflow.gpus._held", [])
+    assert visible_gpus() == ["2", "3"]
+    assert claim_gpu() == os.environ[variable] == "2"
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ

@@ -21,8 +21,12 @@ from ..errors import UserError, has_no_locks
 logger = logging.getLogger(__name__)
 
 LOCKS_VARIABLE = "THANOS_GPU_LOCKS"  # a folder; the workflow names it
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
-# Of a Slurm job, where its GPUs are not in CUDA_VISIBLE_DEVICES.
+# By which the makers' libraries know what a process may use; HIP counts within ROCR's.
+_VISIBLE = (
+    *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
+    "ZE_AFFINITY_MASK",
+)
+# Of a Slurm job, where its GPUs are in none of these.
 _SLURM_GPUS = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 _SLURM_JOB = "SLURM_JOB_ID"
 _SECONDS = 0.5  # between two looks at GPUs that are all taken
@@ -39,7 +43,7 @@ def name_locks() -> None:
 def claim_gpu() -> str | None:
     """Take a GPU that no other job has, until this process ends; wait where all are taken.
 
-    CUDA must not be in use yet: from here on the process sees this GPU alone.
+    GPUs must not be in use yet: from here on the process sees this GPU alone.
 
     Returns:
         The GPU's index or id; None where there is none or this is no job of a workflow.
@@ -58,7 +62,7 @@ def claim_gpu() -> str | None:
         for gpu in gpus:
             if (lock := _locked(folder / f"{where}-{gpu.replace('/', '-')}.lock")) is not None:
                 _held.append(lock)
-                os.environ[_VISIBLE] = gpu
+                os.environ[_variable()] = gpu
                 return gpu
         if not waiting:
             logger.info("waiting for one of the GPUs %s", ", ".join(gpus))
@@ -113,10 +117,18 @@ def _locked(file: Path) -> IO[str] | None:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, without asking CUDA."""
-    named = (os.environ.get(name) for name in (_VISIBLE, *_SLURM_GPUS))
+    """The GPUs that this process may use, without asking their libraries.
+
+    Where no variable names them, NVIDIA's alone are found.
+    """
+    named = (os.environ.get(name) for name in (*_VISIBLE, *_SLURM_GPUS))
     visible = next((value for value in named if value is not None), None)
     if visible is not None:
         return [gpu.strip() for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
     driver = Path("/proc/driver/nvidia/gpus")
     return [str(index) for index, _ in enumerate(driver.iterdir())] if driver.is_dir() else []
+
+
+def _variable() -> str:
+    """The variable that names the visible GPUs."""
+    return next((name for name in _VISIBLE if name in os.environ), _VISIBLE[0])
