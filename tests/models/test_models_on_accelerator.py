@@ -102,7 +102,6 @@ def check_pruned_as_on_the_host(accelerator, folder, tmp_path, dtype):
     ("family", "dtype"),
     [
         ("llama", torch.float16),
-        ("opt", torch.bfloat16),
         ("gpt2", torch.float32),
         ("mixtral", torch.bfloat16),
     ],
@@ -123,7 +122,7 @@ def test_every_family_is(accelerator, stored, tmp_path, any_model, dtype):
         ("sparsegpt", {"pattern": "0.5"}, {"order": "sublayer"}),
         ("thanos", {"pattern": "0.5", "refine_steps": 2, "correction": 0.5}, {"correction": True}),
         pytest.param("admm", {"alternation": Alternation(4, schedule=3)}, {}, marks=SLOW),
-        ("wanda", {"pattern": "structured:0.25", "outlier_fraction": 0.1}, {}),
+        pytest.param("wanda", {"pattern": "structured:0.25"}, {}, marks=SLOW),
         ("wanda", {"pattern": "2:4"}, {"reconstruction": Reconstruction(3, 1e-3)}),
     ],
 )
@@ -135,7 +134,7 @@ def test_whatever_walk_and_method(accelerator, stored, tmp_path, method, options
     compare(*both, 1e-5, 0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=SLOW), torch.bfloat16])
 def test_a_block_is_reconstructed(accelerator, stored, tmp_path, dtype):
     how = Reconstruction(steps=6, learning_rate=3e-3, storage_dtype=dtype)
     errors = []
@@ -178,10 +177,12 @@ def test_an_interrupted_run_ends_with_the_same_bits(accelerator, stored, tmp_pat
         assert torch.equal(tensors(resumed)[name], weight), name
 
 
-def test_a_loaded_model_stays_on_the_host(accelerator, tiny):
-    model = tiny("llama")
-    records = prune_model(model, WINDOWS, pruner(), statistics="gram", device=accelerator)
-    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+@pytest.mark.parametrize("there", [False, True])
+def test_a_loaded_model_stays_where_it_is(accelerator, tiny, there):
+    model = tiny("llama").to(accelerator if there else "cpu")
+    home = model.device
+    records = prune_model(model, WINDOWS, pruner("wanda"), statistics="gram", device=accelerator)
+    assert {parameter.device for parameter in model.parameters()} == {home}
     assert {record.sparsity for record in records} == {0.5}
 
 
