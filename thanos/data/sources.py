@@ -3,7 +3,7 @@
 | source | calibration documents | evaluation text |
 |---|---|---|
 | docstrings | the corpus' calibration split, by file | its held-out split, by blank lines |
-| code | the source code of the calibration split's files, without docstrings | – |
+| code | source code of the calibration split's files, no docstrings | of the held-out files |
 | shuffled | the calibration split with each document's words in random order | – |
 | text | the whole file at `path` | the same |
 | c4 | documents of the first English training shard | the first 1,100 of validation, by spaces |
@@ -29,8 +29,8 @@ from ..errors import UserError
 from .files import hub_file, json_object, read_lines, read_text
 from .streams import LineDocuments, ParquetDocuments
 
-SOURCES = ("docstrings", "text", "c4", "wikitext2", "ptb")
-CONTRASTS = ("code", "shuffled")  # for calibration only
+SOURCES = ("docstrings", "code", "text", "c4", "wikitext2", "ptb")
+CONTRASTS = ("shuffled",)  # for calibration only
 DOWNLOADS = ".downloads"  # below a mirror, until a file is whole
 C4_VALIDATION_DOCUMENTS = 1100
 C4_VALIDATION_WINDOWS = 256
@@ -100,8 +100,8 @@ def calibration_documents(
     _check_source(source, "calibration", path)
     if source == "docstrings":
         return _docstrings("calibration")
-    if source in CONTRASTS:
-        return _contrast(source)
+    if source in ("code", *CONTRASTS):
+        return _contrast(source, "calibration")
     if source == "text":
         return [read_text(Path(str(path)))]
     rows = _rows(source, CALIBRATION[source], path, mirror)
@@ -115,6 +115,8 @@ def evaluation_text(
     _check_source(source, "evaluation", path)
     if source == "docstrings":
         return "\n\n".join(_docstrings("heldout"))
+    if source == "code":
+        return "\n\n".join(_contrast(source, "heldout"))
     if source == "text":
         return read_text(Path(str(path)))
     rows = _rows(source, EVALUATION[source], path, mirror)
@@ -217,10 +219,10 @@ def _docstrings(split: str) -> list[str]:
         raise UserError(str(error)) from error
 
 
-def _contrast(source: str) -> list[str]:
+def _contrast(source: str, split: str) -> list[str]:
     from ..testbed.contrast import shuffled_words, source_code
 
-    documents = source_code() if source == "code" else shuffled_words()
+    documents = source_code(split) if source == "code" else shuffled_words()
     try:
         return [document.text for document in documents]
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
 """Texts to contrast the docstrings with as calibration data: other genre, or other order of words.
 
-Both are of the files in the corpus' calibration split, so that nothing of the held-out text is in
-them, and every installation has them.
+Of the files in one of the corpus' splits, so that nothing of the held-out text is in what is
+calibrated on; every installation has them.
 """
 
 import ast
@@ -14,17 +14,17 @@ SHUFFLE_SEED = 0
 _DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def source_code() -> Iterator[Document]:
-    """Yield the code of the files, with its comments and without its docstrings."""
+def source_code(split: str) -> Iterator[Document]:
+    """Yield the code of a split's files, with its comments and without its docstrings."""
     for path, file in source_files():
-        if split_of(path) != "calibration":
+        if split_of(path) != split:
             continue
         try:
             text = without_docstrings(file.read_text(encoding="utf-8"))
         except (SyntaxError, UnicodeDecodeError):  # templates that only look like source
             continue
         if len(text) >= MIN_DOCUMENT_CHARACTERS:
-            yield Document(path, "calibration", text)
+            yield Document(path, split, text)
 
 
 def shuffled_words() -> Iterator[Document]:
