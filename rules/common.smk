@@ -19,6 +19,7 @@ from thanos.workflow.watch import Watch
 MODEL = f"{RESULTS}/{layout.MODELS}/{{model}}"
 CALIBRATION = f"{RESULTS}/{layout.CALIBRATION}/{{calibration}}"
 WINDOWS = f"{RESULTS}/{layout.WINDOWS}/{{windows}}"
+RECOVERED = f"{RESULTS}/{layout.RECOVERED}/{{recovered}}"
 PRUNED = f"{RESULTS}/{layout.PRUNED}/{{pruned}}"
 EVALUATION = f"{RESULTS}/{layout.EVALUATIONS}/{{evaluation}}"
 LATENCY = f"{RESULTS}/{layout.LATENCIES}/{{latency}}"
@@ -35,6 +36,7 @@ wildcard_constraints:
     calibration=ID,
     windows=ID,
     pruned=ID,
+    recovered=ID,
     evaluation=ID,
     latency=ID,
     suite="|".join(name + SUFFIX for name in SUITES),
@@ -135,12 +137,27 @@ def calibration_of(wildcards):
     return f"{RESULTS}/{layout.CALIBRATION}/{tokens.id}" if tokens else []
 
 
+def checkpoint_in(kind, spec):
+    return f"{RESULTS}/{kind}/{spec.id}/{layout.CHECKPOINT}" if spec else []
+
+
 def checkpoint_of(wildcards):
-    """The pruned checkpoint; nothing for a dense model, which is evaluated itself."""
-    pruning = thing(layout.EVALUATIONS, wildcards.evaluation).spec.pruning
-    return (
-        f"{RESULTS}/{layout.PRUNED}/{pruning.id}/{layout.CHECKPOINT}" if pruning else []
-    )
+    """The pruned checkpoint, or what was trained; nothing for a dense model, evaluated itself."""
+    spec = thing(layout.EVALUATIONS, wildcards.evaluation).spec
+    if spec.recovery:
+        return checkpoint_in(layout.RECOVERED, spec.recovery)
+    return checkpoint_in(layout.PRUNED, spec.pruning)
+
+
+def checkpoint_to_train(wildcards):
+    """The pruned checkpoint; nothing for a dense model, which is trained itself."""
+    pruning = thing(layout.RECOVERED, wildcards.recovered).spec.pruning
+    return checkpoint_in(layout.PRUNED, pruning)
+
+
+def text_to_train_on(wildcards):
+    text = thing(layout.RECOVERED, wildcards.recovered).spec.text
+    return f"{RESULTS}/{layout.CALIBRATION}/{text.id}"
 
 
 def windows_of(wildcards):
@@ -155,7 +172,7 @@ def continuations_of(wildcards):
 
 def timed_checkpoint_of(wildcards):
     pruning = thing(layout.LATENCIES, wildcards.latency).spec.pruning
-    return f"{RESULTS}/{layout.PRUNED}/{pruning.id}/{layout.CHECKPOINT}"
+    return checkpoint_in(layout.PRUNED, pruning)
 
 
 def watched():
@@ -201,6 +218,10 @@ def run_results(name):
         )
         if run.pruning is not None:
             files.append(f"{RESULTS}/{layout.PRUNED}/{run.pruning.id}/{layout.RECORD}")
+        if run.recovery is not None:
+            files.append(
+                f"{RESULTS}/{layout.RECOVERED}/{run.recovery.id}/{layout.RECOVERY}"
+            )
         if run.latency is not None:
             files.append(
                 f"{RESULTS}/{layout.LATENCIES}/{run.latency.id}/{layout.LATENCY}"

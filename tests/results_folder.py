@@ -14,6 +14,7 @@ from thanos.config.schema import (
     EvaluationConfig,
     MethodConfig,
     ModelConfig,
+    RecoveryConfig,
 )
 from thanos.identity.spec import digest
 from thanos.pruning.patterns import SemiStructured
@@ -39,6 +40,14 @@ MADE = {
     "hardware": {"machine": "x86_64", "cores": 2},
     "started": "2026-01-01T00:00:00Z",
     "ended": "2026-01-01T00:01:00Z",
+}
+
+
+# What a training leaves, beside its losses and layers.
+RECOVERED = {
+    **{"sparsity": 0.5, "sparsity_before": 0.5, "zeros": 50, "zeros_before": 50},
+    **{"overfull_groups": None, "tokens": 2048, "trained_parameters": 100, "seconds": 7.5},
+    **{"peak_memory_bytes": 123456789, "text": {"tokens_sha256": "7e47"}},
 }
 
 
@@ -69,6 +78,7 @@ class ResultsFolder:
         divergence: float | None = None,
         latency: dict[str, Any] | None = None,
         options: dict[str, Any] | None = None,
+        recovery: str = "none",
         **results: Any,
     ) -> Run:
         """A run of this configuration, finished with these results; `options` are the method's."""
@@ -83,6 +93,7 @@ class ResultsFolder:
                 divergence=divergence is not None,
                 efficiency=latency is not None,
             ),
+            recovery=RecoveryConfig(recovery),
             pattern=pattern,
             outlier_fraction=alpha,
             outlier_score=outlier_score,
@@ -140,6 +151,8 @@ class ResultsFolder:
         self._write(run, layout.EVALUATIONS, {**measured, "texts": {}, **sizes})
         if run.pruning is not None:
             self._write(run, layout.PRUNED, {**_pruning(run, layers), **provenance})
+        if run.recovery is not None:
+            self._write(run, layout.RECOVERED, {**RECOVERED, **provenance})
         if latency is not None:
             self._write(run, layout.LATENCIES, {**latency, **provenance})
         return run
@@ -199,6 +212,7 @@ def layers_of(sparsity: float, damping: float | None, scale: float = 1.0) -> lis
 def _things(run: Run) -> dict[str, tuple[Any, str]]:
     return {
         layout.PRUNED: (run.pruning, layout.RECORD),
+        layout.RECOVERED: (run.recovery, layout.RECOVERY),
         layout.EVALUATIONS: (run.evaluation, layout.EVALUATION),
         layout.LATENCIES: (run.latency, layout.LATENCY),
     }

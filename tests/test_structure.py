@@ -22,6 +22,7 @@ ALLOWED = {
     "timing": {"accelerator", "errors", "pruning"},
     "models": {"accelerator", "pruning", "artifacts", "content", "errors", "untrusted"},
     "data": {"errors", "testbed", "untrusted"},
+    "recovery": {"accelerator", "artifacts", "errors", "models"},
     "compression": {"models", "artifacts", "content", "errors", "untrusted"},
     "evaluation": {"accelerator", "compression", "data", "errors", "models", "untrusted"},
     "reporting": {"artifacts", "errors", "layout", "pruning"},
@@ -162,6 +163,10 @@ def test_one_module_knows_what_an_accelerator_is():
         (
             "thanos.stages.evaluate",
             ["lm_eval", "datasets", "pandas", "matplotlib", "wandb", "hydra", "omegaconf"],
+        ),
+        (
+            "thanos.stages.recover",
+            ["lm_eval", "matplotlib", "wandb", "hydra", "omegaconf"],  # others with the Trainer
         ),
         ("thanos.stages.run", ["torch", "transformers", "pandas"]),
     ],

@@ -164,8 +164,9 @@ def _run(given: argparse.Namespace) -> None:
     suite, status = run_sweep(given.overrides, given.name, launch)
     if not status and not given.dry_run:
         for run in suite.runs:
-            if run.pruning:
-                home = given.results / layout.PRUNED / run.pruning.id / layout.CHECKPOINT
+            kind = layout.RECOVERED if run.recovery else layout.PRUNED
+            if made := run.recovery or run.pruning:
+                home = given.results / kind / made.id / layout.CHECKPOINT
                 sys.stdout.write(f"{run.name}  {home}\n")
     return _end(status)
 

@@ -6,6 +6,7 @@ MODELS = "models"  # <id>/ of a model that is stored in a GGUF file, as safetens
 CALIBRATION = "calibration"  # <id>/ of calibration tokens
 WINDOWS = "windows"  # <id>/ of the windows of one corpus
 PRUNED = "pruned"  # <id>/ with the record and the checkpoint
+RECOVERED = "recovered"  # likewise, of a model that was trained after it was pruned
 EVALUATIONS = "evaluations"  # <id>/ with everything measured of one model for one purpose
 MEASUREMENTS = "measurements"  # <id>.json of one corpus, one task or the size
 LATENCIES = "latencies"  # <id>/ of one pruned model
@@ -14,6 +15,7 @@ SUITES = "suites"  # <suite>/ with its runs, table of results, tables, figures, 
 SWEEPS = "sweeps"  # suite/<name>.yaml of every sweep by hand
 
 RECORD = "pruning.json"
+RECOVERY = "recovery.json"
 CHECKPOINT = "checkpoint"
 EVALUATION = "evaluation.json"
 LATENCY = "latency.json"

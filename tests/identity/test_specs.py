@@ -167,6 +167,22 @@ def test_options_of_windows_and_of_a_dense_model_name_what_they_change():
         refuse_unused(config, refused)
 
 
+def test_a_recovery_changes_what_is_evaluated_and_nothing_before_it():
+    plain, trained = ids(), ids("recovery=full")
+    assert plain[:2] == trained[:2]
+    assert plain[2] != trained[2]
+    assert plain[3] == trained[3]
+    assert ids("recovery=full") == ids("recovery=full", "recovery.forward_batch=2")
+    named = ids("recovery=full", "recovery.name=mine")
+    assert named == trained
+
+
+@pytest.mark.parametrize("overrides", [[], ["recovery=lora"], ["method=dense", "recovery=full"]])
+def test_an_evaluation_of_whatever_model_is_read_back(overrides):
+    spec = RunBuilder().run(resolve(["evaluation=perplexity", *overrides])).evaluation
+    assert read_spec(EvaluationSpec, json.dumps(spec.to_json())) == spec
+
+
 def test_a_mask_is_what_it_removes_wherever_it_lies(tmp_path):
     """Its content counts; metric and scope, which then choose nothing, do not."""
     for name, value in (("one", 0.0), ("copy", 0.0), ("other", 1.0)):

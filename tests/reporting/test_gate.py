@@ -93,7 +93,8 @@ def accuracies(tmp_path: Path) -> Callable[..., list[str]]:
     names = ["model", "model_path", "dataset", "metric", "value", "n"]
 
     def accuracies(*rows: tuple) -> list[str]:
-        frame = pd.DataFrame(rows, columns=names).assign(pattern="dense", quantization="none")
+        frame = pd.DataFrame(rows, columns=names)
+        frame = frame.assign(pattern="dense", quantization="none", recovery="")
         return accuracy_notes(frame, published)
 
     return accuracies

@@ -1,5 +1,6 @@
 """Values of a configuration that its types do not rule out."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from ..pruning.composition import Alternation
 from ..pruning.composition import compose as compose_method
 from ..pruning.errors import PruningError
 from ..pruning.patterns import Unstructured, parse_pattern
-from .schema import Config, ModelConfig
+from .schema import Config, ModelConfig, RecoveryConfig
 from .usage import Choices
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of models and methods; also part of paths
@@ -50,9 +51,12 @@ def checked(config: Config) -> Config:
     _check_source("calibration.source", config.calibration.source, (*SOURCES, *CONTRASTS))
     for corpus in (*config.evaluation.corpora, *config.evaluation.optional_corpora):
         _check_source("evaluation.corpora", corpus, SOURCES)
+    _check_source("recovery.source", config.recovery.source, (*SOURCES, *CONTRASTS))
     calibrates_on_text = choices.calibrated and config.calibration.source == "text"
+    trains_on_text = choices.recovered and config.recovery.source == "text"
     for group, needs_file, path in (
         ("calibration", calibrates_on_text, config.calibration.path),
+        ("recovery", trains_on_text, config.recovery.path),
         ("evaluation", "text" in config.evaluation.corpora, config.evaluation.path),
     ):
         if needs_file and not path:
@@ -67,6 +71,11 @@ def checked(config: Config) -> Config:
         "evaluation.limit": config.evaluation.limit,
         "method.block_size": config.method.block_size,
         "method.reconstruction_batch": config.method.reconstruction_batch,
+        "recovery.rank": config.recovery.rank,
+        "recovery.context": config.recovery.context,
+        "recovery.steps": config.recovery.steps,
+        "recovery.batch_size": config.recovery.batch_size,
+        "recovery.forward_batch": config.recovery.forward_batch,
         "memory_budget": config.memory_budget,
     }
     for key, value in positive.items():
@@ -78,6 +87,7 @@ def checked(config: Config) -> Config:
             raise UserError(f"evaluation.{key} is {values}; give numbers from 1 on, each once")
     if config.evaluation.serving_prompts and not config.evaluation.serving_batches:
         raise UserError("evaluation.serving_batches is []; give numbers from 1 on, each once")
+    _check_training(config.recovery)
     if not 0 <= config.outlier_fraction < 1:
         raise UserError(f"outlier_fraction is {config.outlier_fraction:g}; it must be in [0, 1)")
     for key, number in (
@@ -87,6 +97,7 @@ def checked(config: Config) -> Config:
         ("method.allocation_spread", config.method.allocation_spread),
         ("method.reconstruction_steps", config.method.reconstruction_steps),
         ("method.reconstruction_rate", config.method.reconstruction_rate),
+        ("recovery.distillation", config.recovery.distillation),
         ("hidden_memory", config.hidden_memory),
     ):
         if number < 0:
@@ -134,6 +145,17 @@ def choices_of(config: Config) -> Choices:
 def _check_source(key: str, source: str, known: Sequence[str]) -> None:
     if source not in known:
         raise UserError(f"{key}: unknown {source!r}; known are {', '.join(known)}")
+
+
+def _check_training(recovery: RecoveryConfig) -> None:
+    _check_choice("recovery.weights", recovery.weights, ("all", "lora"))
+    if not 0 < recovery.learning_rate < math.inf:
+        raise UserError(f"recovery.learning_rate is {recovery.learning_rate:g}; it must be above 0")
+    if recovery.forward_batch and recovery.batch_size % recovery.forward_batch:
+        raise UserError(
+            f"recovery.forward_batch is {recovery.forward_batch}; it must divide "
+            f"recovery.batch_size, {recovery.batch_size}"
+        )
 
 
 def _check_package(model: ModelConfig) -> None:

@@ -18,6 +18,7 @@ from ..identity import (
     ModelSpec,
     Place,
     PruningSpec,
+    RecoverySpec,
     TextSpec,
     WindowsSpec,
 )
@@ -61,6 +62,11 @@ class Run:
         """The pruned model; None for the dense one."""
         return self.evaluation.pruning
 
+    @property
+    def recovery(self) -> RecoverySpec | None:
+        """The model that was trained afterwards, if that is what is evaluated."""
+        return self.evaluation.recovery
+
     @cached_property
     def name(self) -> str:
         """`<model>/<pattern>/<method>-<hash>`, what tables and trackers know it by."""
@@ -85,11 +91,12 @@ class RunBuilder:
         choices = choices_of(config)
         model = self.model(config.model)
         pruning = self._pruning(choices, model)
+        recovery = self._recovery(choices, pruning or model)
         evaluation, place = config.evaluation, place_of(config)
         corpora, tasks = measured(evaluation, place.mirror)
         optional = (*evaluation.optional_corpora, *evaluation.optional_tasks)
         spec = EvaluationSpec(
-            model=pruning or model,
+            model=recovery or pruning or model,
             windows=tuple(
                 WindowsSpec(
                     model,
@@ -114,7 +121,7 @@ class RunBuilder:
         return Run(
             evaluation=spec,
             latency=latency,
-            columns=_columns(config, pruning),
+            columns=_columns(config, pruning, recovery),
             place=place,
             tracking=config.tracking,
             overrides=tuple(overrides),
@@ -130,6 +137,29 @@ class RunBuilder:
             path = source.path if choices.calibrates_on_file else None
             text = self._text(source.source, path, "calibration")
         return pruning_spec(choices, model, text)
+
+    def _recovery(self, choices: Choices, before: PruningSpec | ModelSpec) -> RecoverySpec | None:
+        if not choices.recovered:
+            return None
+        config, given = choices.config, choices.config.recovery
+        path = given.path if choices.trains_on_file else None
+        return RecoverySpec(
+            model=before,
+            text=CalibrationSpec(
+                before if isinstance(before, ModelSpec) else before.model,
+                self._text(given.source, path, "recovery"),
+                given.context or config.model.context,
+                given.steps * given.batch_size,
+                config.seed,
+                add_bos=config.model.add_bos,
+            ),
+            weights=given.weights,
+            rank=given.rank if given.weights == "lora" else None,
+            steps=given.steps,
+            batch_size=given.batch_size,
+            learning_rate=given.learning_rate,
+            distillation=given.distillation,
+        )
 
     def model(self, given: ModelConfig) -> ModelSpec:
         """The spec of a model as it is stored.
@@ -255,6 +285,7 @@ def place_of(config: Config) -> Place:
         memory_budget=config.memory_budget,
         hidden_memory=config.hidden_memory,
         calibration_batch=config.calibration.batch_size,
+        recovery_batch=config.recovery.forward_batch,
         evaluation_batch=config.evaluation.batch_size,
         task_batch=config.evaluation.task_batch_size,
     )
@@ -265,13 +296,17 @@ PLACE_KEYS = (
     *("device", "mirror", "memory_budget", "hidden_memory", "output_dir", "models_dir"),
     "model.file",
     *("calibration.batch_size", "evaluation.batch_size", "evaluation.task_batch_size"),
+    "recovery.forward_batch",
     *("tracking", "tracking.mode", "tracking.project"),
 )
 
 
-def _columns(config: Config, pruning: PruningSpec | None) -> dict[str, Any]:
+def _columns(
+    config: Config, pruning: PruningSpec | None, recovery: RecoverySpec | None
+) -> dict[str, Any]:
     """The columns of a table of results that come from the configuration; empty where unused."""
     calibration = pruning and pruning.calibration
+    drawn = calibration or (recovery and recovery.text)
     pattern = pruning and pruning.pattern
     return {
         "model": config.model.name,
@@ -281,7 +316,7 @@ def _columns(config: Config, pruning: PruningSpec | None) -> dict[str, Any]:
         "pattern": str(pattern) if pattern else DENSE,
         "outlier_fraction": pruning.outlier_fraction if pruning else 0.0,
         "outlier_score": pruning and pruning.outlier_score,
-        "seed": calibration.seed if calibration else 0,
+        "seed": drawn.seed if drawn else 0,
         "nominal_sparsity": pattern.sparsity if pattern else 0.0,
         "evaluation": config.evaluation.name,
         "quantization": config.evaluation.quantization,
@@ -307,4 +342,8 @@ def _columns(config: Config, pruning: PruningSpec | None) -> dict[str, Any]:
         "mask_metric": pruning and pruning.metric,
         "mask_scope": pruning and pruning.scope,
         "mask_update": pruning and pruning.method.update,
+        "recovery": config.recovery.name if recovery else None,
+        "recovery_steps": recovery and recovery.steps,
+        "learning_rate": recovery and recovery.learning_rate,
+        "distillation": recovery and recovery.distillation,
     }

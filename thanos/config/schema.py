@@ -7,8 +7,9 @@ from omegaconf import MISSING
 # Keys whose values are paths: a comma is no axis, and `~` is the home folder.
 PATHS = (
     *("model.path", "model.file", "calibration.path", "evaluation.path", "method.mask"),
-    *("mirror", "models_dir", "output_dir"),
+    *("recovery.path", "mirror", "models_dir", "output_dir"),
 )
+NO_RECOVERY = "none"
 
 
 @dataclass
@@ -111,6 +112,37 @@ class MethodConfig:
 
 
 @dataclass
+class RecoveryConfig:
+    """Fine-tuning of the weights that a pruning has left; what is zero stays zero.
+
+    Attributes:
+        name: what tables call it; none: no training
+        weights: which are trained: all, or low-rank updates of the pruned layers: lora
+        rank: of these updates
+        source: the source of text to train on, as for the calibration
+        path: text file for source text, or in place of what a source fetches
+        context: tokens per window; null: as many as model.context
+        steps: of AdamW; the learning rate rises over the first tenth and falls to zero
+        batch_size: windows per step, each trained on once
+        forward_batch: windows per forward pass, a divisor; less take less memory; null: all
+        learning_rate: the largest
+        distillation: weight of the divergence from the dense model, added to the loss
+    """
+
+    name: str = MISSING
+    weights: str = "all"
+    rank: int = 8
+    source: str = "docstrings"
+    path: str | None = None
+    context: int | None = None
+    steps: int = 100
+    batch_size: int = 8
+    forward_batch: int | None = None
+    learning_rate: float = 1e-4
+    distillation: float = 0.0
+
+
+@dataclass
 class EvaluationConfig:
     """Corpora for perplexity, zero-shot tasks, and whether latencies are measured as well.
 
@@ -170,12 +202,13 @@ class Config:
         model: what is pruned
         calibration: the text that shows the method what matters
         method: how it is pruned
+        recovery: how it is trained afterwards
         evaluation: what is measured
         tracking: where results are logged
         pattern: 0.5 or unstructured:0.5, 2:4, structured:0.3, heads-neurons:0.3
         outlier_fraction: share of a layer's rows that stays dense (the paper's α)
         outlier_score: how these rows are ranked, for every method: exact or separable
-        seed: of the calibration windows
+        seed: of the calibration windows, and of the training
         precision: of the pruning mathematics: float32 or float64
         layer_errors: record every layer's relative error, which takes a Gram matrix
         device: auto, cpu or an accelerator: cuda, cuda:1, xpu, mps
@@ -189,6 +222,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
+    recovery: RecoveryConfig = field(default_factory=lambda: RecoveryConfig(NO_RECOVERY))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     pattern: str = "0.5"

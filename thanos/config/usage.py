@@ -5,13 +5,13 @@ in a block of a suite, it is refused.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ..data.sources import CALIBRATION
 from ..paths import expanded, model_folder
 from ..pruning.composition import Method
 from ..pruning.patterns import Pattern, Unstructured
-from .schema import Config
+from .schema import NO_RECOVERY, Config, RecoveryConfig
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,22 @@ class Choices:
     @property
     def differs_from_dense(self) -> bool:
         """Whether what is evaluated is another model than the one that is stored."""
-        return self.method is not None or self.quantizes_dense
+        return self.method is not None or self.quantizes_dense or self.recovered
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the model is trained after it was pruned."""
+        return self.config.recovery.name != NO_RECOVERY
+
+    @property
+    def trains_on_file(self) -> bool:
+        """Whether the text to train on is one that can be read from a file."""
+        return _reads_file(self.config.recovery.source)
 
     @property
     def calibrates_on_file(self) -> bool:
         """Whether the calibration's source is one that can be read from a file."""
-        return self.config.calibration.source in ("text", *CALIBRATION)
+        return _reads_file(self.config.calibration.source)
 
     @property
     def on_hub(self) -> bool:
@@ -111,6 +121,14 @@ class Use:
     keys: tuple[str, ...]
     by: Callable[[Choices], bool]
     choice: Callable[[Choices], str]
+
+
+def _reads_file(source: str) -> bool:
+    return source in ("text", *CALIBRATION)
+
+
+def _uncalibrated(choices: Choices) -> str:
+    return choices.pruning + ("" if choices.method is None else " and layer_errors=false")
 
 
 USES = (
@@ -198,12 +216,26 @@ USES = (
     Use(
         (
             *("calibration.source", "calibration.windows", "calibration.path"),
-            *("calibration.batch_size", "seed"),
+            "calibration.batch_size",
         ),
         lambda choices: choices.calibrated,
-        lambda choices: (
-            choices.pruning + ("" if choices.method is None else " and layer_errors=false")
-        ),
+        _uncalibrated,
+    ),
+    Use(("seed",), lambda choices: choices.calibrated or choices.recovered, _uncalibrated),
+    Use(
+        tuple(f"recovery.{field.name}" for field in fields(RecoveryConfig)),
+        lambda choices: choices.recovered,
+        lambda choices: f"recovery={NO_RECOVERY}",
+    ),
+    Use(
+        ("recovery.rank",),
+        lambda choices: choices.config.recovery.weights == "lora",
+        lambda choices: f"recovery.weights={choices.config.recovery.weights}",
+    ),
+    Use(
+        ("recovery.path",),
+        lambda choices: choices.trains_on_file,
+        lambda choices: f"recovery source {choices.config.recovery.source}",
     ),
     Use(
         ("calibration.path",),

@@ -8,6 +8,7 @@ from .specs import (
     LatencySpec,
     ModelSpec,
     PruningSpec,
+    RecoverySpec,
     TextSpec,
     WindowsSpec,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "ModelSpec",
     "Place",
     "PruningSpec",
+    "RecoverySpec",
     "Spec",
     "TextSpec",
     "WindowsSpec",

@@ -29,6 +29,7 @@ from .specs import (
     LatencySpec,
     ModelSpec,
     PruningSpec,
+    RecoverySpec,
     TextSpec,
     WindowsSpec,
 )
@@ -37,6 +38,7 @@ _TOKENS = ("tokenizers", "transformers")
 _TENSORS = ("numpy", "safetensors", "torch", "transformers")
 _TASKS = (*_TENSORS, "datasets", "lm-eval", "tokenizers")
 _GGUF = (*_TENSORS, "gguf", "tokenizers")
+_TRAINING = (*_TENSORS, "accelerate")
 _FRAMES = ("numpy", "pandas")
 # Of the stages that make nothing of a spec.
 _LIBRARIES = {
@@ -84,8 +86,8 @@ def fingerprint(spec: Spec, place: Place) -> Fingerprint:
     """The fingerprint of what a stage makes of `spec`.
 
     Args:
-        spec: of tokens, windows, a pruned model, a latency, an evaluation or a part of one, or a
-            model in a GGUF file.
+        spec: of tokens, windows, a pruned or trained model, a latency, an evaluation or a part of
+            one, or a model in a GGUF file.
         place: where the models and texts that are not local lie.
     """
     return _OF[type(spec)](spec, place)
@@ -138,6 +140,15 @@ def _of_pruning(spec: PruningSpec, place: Place) -> Fingerprint:
     return Fingerprint(code, _versions(*_TENSORS), _model(spec.model, place))
 
 
+def _of_recovery(spec: RecoverySpec, place: Place) -> Fingerprint:
+    lora = spec.weights == "lora"
+    # Of the stage that prunes it takes how memory is measured.
+    unused = (*_PRUNING, "thanos.stages.prune", *(() if lora else ("thanos.recovery.adapters",)))
+    code = source_hashes("thanos.stages.recover", unused)
+    libraries = _versions(*_TRAINING, *(("peft",) if lora else ()))
+    return Fingerprint(code, libraries, _model(spec.base, place))
+
+
 def _of_latency(spec: LatencySpec, place: Place) -> Fingerprint:
     code = source_hashes("thanos.stages.efficiency", _PRUNING)
     return Fingerprint(code, _versions(*_TENSORS), _model(spec.pruning.model, place))
@@ -167,6 +178,7 @@ _OF: dict[type[Spec], Callable[[Any, Place], Fingerprint]] = {
     CalibrationSpec: _of_calibration,
     WindowsSpec: _of_windows,
     PruningSpec: _of_pruning,
+    RecoverySpec: _of_recovery,
     LatencySpec: _of_latency,
     EvaluationSpec: _of_evaluation,
 }

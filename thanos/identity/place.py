@@ -20,6 +20,7 @@ class Place:
         memory_budget: bytes of temporaries while a layer is pruned; None: from what is free.
         hidden_memory: GiB of hidden states in memory; more lie in mapped files.
         calibration_batch: windows per forward pass of the calibration.
+        recovery_batch: windows per forward pass of the training; None: those of a step.
         evaluation_batch: windows per forward pass of a perplexity.
         task_batch: requests per forward pass of a zero-shot task.
     """
@@ -31,6 +32,7 @@ class Place:
     memory_budget: int | None = None
     hidden_memory: float = 8.0
     calibration_batch: int = 16
+    recovery_batch: int | None = None
     evaluation_batch: int = 8
     task_batch: int = 32
 

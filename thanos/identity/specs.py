@@ -1,7 +1,8 @@
-"""Four things are made, each of exactly its spec: tokens, pruned models, windows, evaluations.
+"""What is made, each of exactly its spec: tokens, pruned models, windows, evaluations and so on.
 
 The same thing in two suites is one thing. A local model or text is what it holds; a model on the
-hub is its id and revision. A model in a GGUF file is that file; its safetensors are a fifth thing.
+hub is its id and revision. A model in a GGUF file is that file; its safetensors are another thing,
+and so is a model that was trained after it was pruned.
 """
 
 from dataclasses import dataclass, field, fields, replace
@@ -254,11 +255,56 @@ class PruningSpec(Spec):
 
 
 @dataclass(frozen=True)
+class RecoverySpec(Spec):
+    """A model that was fine-tuned, every zero of it kept.
+
+    Attributes:
+        model: pruned, or as it is stored, for what the training brings by itself.
+        text: the windows it is trained on, each once; their seed is that of the training.
+        weights: which are trained: all, or lora.
+        rank: of the adapters of lora.
+        steps: of the optimizer.
+        batch_size: windows per step.
+        learning_rate: the largest.
+        distillation: weight of the loss's second term, the divergence from the dense model.
+    """
+
+    model: PruningSpec | ModelSpec
+    text: CalibrationSpec
+    weights: str
+    rank: int | None
+    steps: int
+    batch_size: int
+    learning_rate: float
+    distillation: float
+
+    @property
+    def pruning(self) -> PruningSpec | None:
+        """How the model was pruned; None for one that was not."""
+        return self.model if isinstance(self.model, PruningSpec) else None
+
+    @property
+    def base(self) -> ModelSpec:
+        """The model as it is stored, before any pruning."""
+        return self.model.model if isinstance(self.model, PruningSpec) else self.model
+
+    @property
+    def skip(self) -> tuple[str, ...]:
+        """Layers that pruning left as they are."""
+        return () if self.pruning is None else self.pruning.skip
+
+    @property
+    def readable(self) -> str:
+        """The pruned model's, and what was trained."""
+        return f"{DENSE if self.pruning is None else self.pruning.readable}-{self.weights}"
+
+
+@dataclass(frozen=True)
 class EvaluationSpec(Spec):
     """What is measured of one model. Each part is an evaluation by itself and measured once.
 
     Attributes:
-        model: pruned, or as it is stored.
+        model: trained after it was pruned, pruned, or as it is stored.
         windows: of every corpus whose perplexity is wanted.
         tasks: zero-shot tasks.
         limit: questions per task; None: all.
@@ -268,7 +314,7 @@ class EvaluationSpec(Spec):
         divergence: whether predictions on the windows are compared with the dense model's.
     """
 
-    model: PruningSpec | ModelSpec
+    model: RecoverySpec | PruningSpec | ModelSpec
     windows: tuple[WindowsSpec, ...] = ()
     tasks: tuple[str, ...] = ()
     limit: int | None = None
@@ -278,13 +324,19 @@ class EvaluationSpec(Spec):
 
     @property
     def pruning(self) -> PruningSpec | None:
-        """How the model was pruned; None for one as it is stored."""
-        return self.model if isinstance(self.model, PruningSpec) else None
+        """How the model was pruned; None for one that was not."""
+        model = self.model.pruning if isinstance(self.model, RecoverySpec) else self.model
+        return model if isinstance(model, PruningSpec) else None
+
+    @property
+    def recovery(self) -> RecoverySpec | None:
+        """How the model was trained afterwards; None for one that was not."""
+        return self.model if isinstance(self.model, RecoverySpec) else None
 
     @property
     def skip(self) -> tuple[str, ...]:
         """Layers left as they are, by pruning and so by quantisation too."""
-        return self.model.skip if isinstance(self.model, PruningSpec) else self.dense_skip
+        return self.dense_skip if self.pruning is None else self.pruning.skip
 
     def identity(self) -> dict[str, Any]:
         """All that is measured; of later options what is used."""
@@ -293,6 +345,8 @@ class EvaluationSpec(Spec):
     @property
     def base(self) -> ModelSpec:
         """The model as it is stored, before any pruning."""
+        if isinstance(self.model, RecoverySpec):
+            return self.model.base
         return self.model.model if isinstance(self.model, PruningSpec) else self.model
 
     @property
@@ -301,7 +355,7 @@ class EvaluationSpec(Spec):
         single = [*(windows.readable for windows in self.windows), *self.tasks]
         if len(single) == 1:
             return single[0]
-        return DENSE if self.pruning is None else self.pruning.readable
+        return DENSE if isinstance(self.model, ModelSpec) else self.model.readable
 
     def parts(self) -> tuple["EvaluationSpec", ...]:
         """Each corpus and each task on its own; last the size, which is of the weights alone.

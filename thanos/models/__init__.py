@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .blocks import DecoderBlocks, find_blocks, linear_layers
-    from .checkpoint import check_copied, copy_checkpoint
+    from .checkpoint import check_copied, copied, copy_checkpoint, publish, weights_of
     from .description import load_config, load_tokenizer
     from .finished_blocks import FinishedBlocks, work_folder
     from .forward import logits_by_blocks, logits_of_batches, states_by_blocks
@@ -32,6 +32,7 @@ _MODULES = {
     "PrunedWeight": "layer",
     "StreamedBlocks": "streaming",
     "check_copied": "checkpoint",
+    "copied": "checkpoint",
     "copy_checkpoint": "checkpoint",
     "find_blocks": "blocks",
     "hidden_states": "host_states",
@@ -43,6 +44,8 @@ _MODULES = {
     "logits_of_batches": "forward",
     "states_by_blocks": "forward",
     "prune_model": "sequential",
+    "publish": "checkpoint",
+    "weights_of": "checkpoint",
     "work_folder": "finished_blocks",
 }
 
@@ -57,6 +60,7 @@ __all__ = [
     "PrunedWeight",
     "StreamedBlocks",
     "check_copied",
+    "copied",
     "copy_checkpoint",
     "find_blocks",
     "hidden_states",
@@ -67,7 +71,9 @@ __all__ = [
     "logits_by_blocks",
     "logits_of_batches",
     "prune_model",
+    "publish",
     "states_by_blocks",
+    "weights_of",
     "work_folder",
 ]
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from thanos.artifacts import MANIFEST
+from thanos.artifacts import MANIFEST, write_manifest
+from thanos.content import remember_moved
 from thanos.errors import UserError, is_full_disk
 from thanos.untrusted import parse_json
 
@@ -76,6 +77,31 @@ def copy_description(
             _write(target, values)
         else:
             shutil.copyfile(file, target)
+
+
+def copied(source: Path, tensors: Mapping[str, StoredTensor], work: Path) -> Path:
+    """A copy of the model in `source` with other tensors, in a folder below `work`."""
+    temporary = work / "checkpoint"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    copy_checkpoint(source, tensors, temporary)
+    return temporary
+
+
+def publish(temporary: Path, facts: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """Put a folder, whole, in the place of an older one, and return its manifest."""
+    manifest = write_manifest(temporary, facts)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    temporary.rename(checkpoint)
+    for name, file in manifest["files"].items():
+        remember_moved(checkpoint / name, file["sha256"])
+    return manifest
+
+
+def weights_of(manifest: dict[str, Any]) -> dict[str, str]:
+    """The hashes of the weights in a checkpoint, by the names of their files."""
+    files = manifest["files"].items()
+    return {name: file["sha256"] for name, file in files if name.endswith(".safetensors")}
 
 
 def check_copied(source: Path) -> None:

@@ -22,6 +22,7 @@ from .safetensors_layout import StoredTensor, read_layout
 logger = logging.getLogger(__name__)
 
 _IDENTITY = "run.json"
+_FINISHED = ("block-*.json", "checkpoint-*/manifest.json")  # blocks, and states of a training
 
 
 class FinishedBlocks:
@@ -130,8 +131,9 @@ class FinishedBlocks:
 def work_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
     """A folder that is removed when all went well, and kept if there is something to go on from.
 
-    That are the records of finished blocks, and JSON files in a folder called `measurements`. When
-    all went well, only the blocks of others are: those in folders below this one.
+    That are the records of finished blocks, checkpoints of a training, and JSON files in a folder
+    called `measurements`. When all went well, only the blocks and the checkpoints of others are:
+    those in folders below this one.
 
     Args:
         path: the folder, which one process at a time works in.
@@ -146,10 +148,11 @@ def work_folder(path: Path, *, wait: bool = False) -> Iterator[Path]:
         try:
             yield path
         except BaseException:
-            if not any((*path.rglob("block-*.json"), *path.glob("measurements/*.json"))):
+            kept = (*_FINISHED, "measurements/*.json")
+            if not any(file for pattern in kept for file in path.rglob(pattern)):
                 shutil.rmtree(path)
             raise
-        if any(path.glob("*/block-*.json")):
+        if any(file for pattern in _FINISHED for file in path.glob(f"*/{pattern}")):
             logger.warning("finished blocks of other options stay in %s", path)
         else:
             shutil.rmtree(path)

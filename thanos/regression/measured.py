@@ -136,7 +136,8 @@ def _conditions(run: RunFiles) -> dict[str, str]:
 def _model(run: RunFiles, made: dict[str, Any]) -> str:
     """The content of a local model; the commit, or the mirror's content, of the hub's."""
     model = run.evaluation["spec"]["model"]
-    model = model.get("model", model)  # of a pruned one, or itself
+    while "model" in model:  # of a pruned one, or of a trained one
+        model = model["model"]
     if model["weights"]:
         return f"{model['description'][:6]}{model['weights'][:6]}"
     record = run.pruning["provenance"] if run.pruning else made

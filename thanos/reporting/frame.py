@@ -61,6 +61,10 @@ COLUMNS = (
     "mask_scope",
     "mask_update",
     "add_bos",
+    "recovery",
+    "recovery_steps",
+    "learning_rate",
+    "distillation",
 )
 LAYER_COLUMNS = (
     *COLUMNS[:7],  # of the run
@@ -79,10 +83,15 @@ _TEXT = {
     *("run", "model", "calibration", "method", "pattern", "metric", "dataset", "source"),
     *("evaluation", "quantization", "model_path", "calibration_source"),
     *("mask_metric", "mask_scope", "mask_update", "outlier_score", "layer", "layer_type"),
-    *("order", "mask", "allocation", "allocation_unit"),
+    *("order", "mask", "allocation", "allocation_unit", "recovery"),
 }
 # Of a part's file, besides its numbers.
 _RECORDS = ("spec", "provenance")
+# What is said of a training.
+_OF_TRAINING = (
+    *("sparsity", "sparsity_before", "zeros", "zeros_before", "overfull_groups"),
+    *("tokens", "trained_parameters", "seconds", "peak_memory_bytes"),
+)
 _AT_ONCE = 200  # runs whose files are in memory together
 _INTEGERS = {"seed", "block", "rows", "columns", "window"}
 
@@ -97,7 +106,8 @@ class Collected:
             `mean_acc` in percent (dataset: task, or `zero_shot`); `word_perplexity`, lm-eval's
             (dataset: task), and any other metric of a task by its name; `subtask_acc` (dataset:
             `group/task`); `sparsity`, `relative_error`, `seconds`, `peak_memory_bytes` of the
-            pruning (dataset empty); `size.<key>`, `efficiency.<key>`.
+            pruning (dataset empty); `recovery.<key>` of the training afterwards, `size.<key>`,
+            `efficiency.<key>`.
         layers: one row per run and layer, with `LAYER_COLUMNS`.
         windows: one row per run, corpus and evaluation window, with its loss and, where the dense
             model was compared, `FROM_DENSE`.
@@ -200,6 +210,9 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
         for key in ("sparsity", "relative_error", "seconds", "peak_memory_bytes"):
             if run.pruning.get(key) is not None:
                 yield {"metric": key, "value": run.pruning[key]}
+        for key in _OF_TRAINING if run.recovery else ():
+            if run.recovery[key] is not None:
+                yield {"metric": f"recovery.{key}", "value": run.recovery[key]}
         if (raised := _raised_damping(run)) is not None:
             yield {"metric": "raised_damping", "value": raised}
         for corpus, result in run.evaluation.get("corpora", {}).items():

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from thanos.reporting.labels import DENSE
-from thanos.reporting.measures import Measure, records
+from thanos.reporting.measures import Measure, only_pruned, records
 from thanos.reporting.published import PublishedTable, is_wikitext2
 
 GATE_TOLERANCE = 0.02
@@ -27,7 +27,7 @@ def gate_notes(
         if measure.metric != "perplexity":
             continue
         rows = measure.rows(frame)
-        rows = rows[rows["quantization"] == "none"]
+        rows = only_pruned(rows)
         for model in dict.fromkeys(rows["model"]):
             dense = rows[(rows["model"] == model) & (rows["pattern"] == DENSE)]
             if dense.empty:
@@ -72,7 +72,7 @@ def accuracy_notes(frame: pd.DataFrame, published: PublishedTable) -> list[str]:
     comes on top: two standard errors.
     """
     notes = []
-    dense = frame[(frame["pattern"] == DENSE) & (frame["quantization"] == "none")]
+    dense = only_pruned(frame[frame["pattern"] == DENSE])
     scored = dense[dense["metric"].isin(["acc", "acc_norm"])]
     for row in records(scored.drop_duplicates(["model", "dataset", "metric"])):
         value = published.accuracy(row["model"], row["model_path"], row["dataset"])

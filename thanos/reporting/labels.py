@@ -36,6 +36,7 @@ _TO_BLOCK = re.compile(r"^.*?\.\d+\.")
 # Configuration keys whose column in the frame is not simply their last part.
 _COLUMNS = {
     "pattern": "nominal_sparsity",
+    "recovery.steps": "recovery_steps",
     "calibration.windows": "calibration_windows",
     "calibration.source": "calibration_source",
     "method": "method",

@@ -7,7 +7,7 @@ import pandas as pd
 from thanos.reporting import notes
 from thanos.reporting.grid import Block, Cell, Column, Row, Table
 from thanos.reporting.labels import VARIANT_COLUMNS, method_label, method_rank, pattern_label
-from thanos.reporting.measures import Measure, records, with_variants
+from thanos.reporting.measures import Measure, only_pruned, records, with_variants
 
 _ROW_KEYS = ["pattern", "method", *VARIANT_COLUMNS]
 _ERROR = Measure("relative_error")
@@ -20,8 +20,7 @@ def layer_tables(layers: pd.DataFrame) -> list[Table]:
     largest error (mean over seeds) and the range of sparsity over all layers. `layers` is of
     `collect`; a run without errors gets gaps.
     """
-    plain = layers["quantization"].isin(("", "none"))  # quantised runs were pruned the same way
-    layers = with_variants(layers[plain])
+    layers = with_variants(only_pruned(layers))  # all others were pruned the same way
     return [_table(str(model), rows) for model, rows in layers.groupby("model", sort=True)]
 
 

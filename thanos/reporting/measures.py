@@ -48,14 +48,13 @@ _CONDITIONS = (
     *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch"),
     *("mask_metric", "mask_scope", "mask_update", "outlier_fraction", "outlier_score"),
     *("context", "source", "quantization", "add_bos"),
+    *("recovery", "recovery_steps", "learning_rate", "distillation"),
 )
+# A dense model has no calibration.
 _DENSE_CONDITIONS = (
-    "quantization",
-    "model_path",
-    "context",
-    "source",
-    "add_bos",
-)  # a dense model has no calibration
+    *("quantization", "model_path", "context", "source", "add_bos"),
+    *("recovery", "recovery_steps", "learning_rate", "distillation"),
+)
 
 
 class Observation(NamedTuple):
@@ -143,7 +142,8 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with neutral values for missing variant options, and all dense runs alike.
 
-    A model whose weights are quantised for the evaluation is another model: `doc-llama int4`.
+    A model that was trained after its pruning is another one, `doc-llama recovered (lora)`, and so
+    is one whose weights are quantised for the evaluation: `doc-llama int4`.
     """
     dense = frame["pattern"] == DENSE
     neutral = {
@@ -155,14 +155,19 @@ def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
         for column, value in neutral.items()
     }
     frame = frame.assign(method=frame["method"].mask(dense, DENSE), **filled).sort_values(
-        ["model", "quantization"],
+        ["model", "recovery", "quantization"],
         kind="stable",
         key=lambda column: column.map(_COARSENESS) if column.name == "quantization" else column,
     )
+    trained = frame["recovery"] != ""
+    model = frame["model"].mask(trained, frame["model"] + " recovered (" + frame["recovery"] + ")")
     quantized = frame["quantization"].map(_COARSENESS) > 0
-    return frame.assign(
-        model=frame["model"].mask(quantized, frame["model"] + " " + frame["quantization"])
-    )
+    return frame.assign(model=model.mask(quantized, model + " " + frame["quantization"]))
+
+
+def only_pruned(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs whose models were evaluated as pruning left them; dense ones as they are stored."""
+    return frame[frame["quantization"].isin(("", "none")) & (frame["recovery"] == "")]
 
 
 def over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

@@ -17,10 +17,11 @@ _FACTORS = {"perplexity": 1.0, "mean_acc": 100.0}
 def with_share_of_dense(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with `share_of_dense`: each value over the dense model's of the same quantity.
 
-    Empty where no dense run of that model was measured alike, or its value is zero. 1.05 of a
-    perplexity is 5% worse than dense, 0.95 of an accuracy too.
+    The dense model is the one as it is stored, also for models that were trained. Empty where no
+    dense run of that model was measured alike, or its value is zero. 1.05 of a perplexity is 5%
+    worse than dense, 0.95 of an accuracy too.
     """
-    dense = frame[frame["pattern"] == DENSE].drop_duplicates(_SAME)
+    dense = frame[(frame["pattern"] == DENSE) & (frame["recovery"] == "")].drop_duplicates(_SAME)
     reference = frame[_SAME].merge(dense[[*_SAME, "value"]], on=_SAME, how="left")["value"]
     share = frame["value"].to_numpy() / reference.replace(0.0, np.nan).to_numpy()
     return frame.assign(share_of_dense=share)

@@ -17,6 +17,7 @@ class RunFiles:
         name: `<model>/<pattern>/<method>-<hash>`.
         columns: what its configuration says in a table of results.
         pruning: the record of its pruned model; empty for a dense one.
+        recovery: the record of its training; empty for a model that was only pruned.
         evaluation: `corpora`, `divergences` if asked for, `tasks`, `texts` and `size`.
         latency: empty unless the suite asks for it.
     """
@@ -24,6 +25,7 @@ class RunFiles:
     name: str
     columns: dict[str, Any]
     pruning: dict[str, Any] = field(default_factory=dict)
+    recovery: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     latency: dict[str, Any] = field(default_factory=dict)
 
@@ -31,6 +33,8 @@ class RunFiles:
         """Everything of it that says how it was made, by its name."""
         if self.pruning:
             yield "pruning", self.pruning
+        if self.recovery:
+            yield "recovery", self.recovery
         for kind in ("corpora", "divergences", "tasks", "texts"):
             yield from self.evaluation.get(kind, {}).items()
         if "size" in self.evaluation:
@@ -57,11 +61,15 @@ class Listing:
         results = layout.results_of(self.file)
         for run in self.runs:
             pruned, latency = run[layout.PRUNED], run[layout.LATENCIES]
+            recovered = run.get(layout.RECOVERED)  # older lists have none
             evaluation = results / layout.EVALUATIONS / run[layout.EVALUATIONS] / layout.EVALUATION
             yield RunFiles(
                 name=run["run"],
                 columns=run["columns"],
                 pruning=_read(results / layout.PRUNED / pruned / layout.RECORD) if pruned else {},
+                recovery=_read(results / layout.RECOVERED / recovered / layout.RECOVERY)
+                if recovered
+                else {},
                 evaluation=_read(evaluation),
                 latency=_read(results / layout.LATENCIES / latency / layout.LATENCY)
                 if latency

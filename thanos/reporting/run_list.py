@@ -27,6 +27,7 @@ _OPTIONS = {
 # The files that say what a run is and what came out, by the kind of folder.
 _FILES = {
     layout.PRUNED: layout.RECORD,
+    layout.RECOVERED: layout.RECOVERY,
     layout.EVALUATIONS: layout.EVALUATION,
     layout.LATENCIES: layout.LATENCY,
 }
@@ -143,5 +144,5 @@ def _files(home: Mapping[str, Any]) -> list[File]:
     return [
         File(kind.removesuffix("s"), f"{_UP}/{kind}/{home[kind]}/{name}")
         for kind, name in _FILES.items()
-        if home[kind]
+        if home.get(kind)
     ]

@@ -21,6 +21,7 @@ from thanos.reporting.labels import (
 from thanos.reporting.measures import (
     Measure,
     main_measures,
+    only_pruned,
     over_seeds,
     records,
     refuse_mixed_protocols,
@@ -138,7 +139,7 @@ class _Comparison:
     measure: Measure
 
     def find(self, key: _Key) -> Any:
-        if self.rows.empty or (self.rows["quantization"] != "none").any():
+        if self.rows.empty or len(only_pruned(self.rows)) < len(self.rows):
             return None
         first = self.rows.iloc[0]
         pattern, method, alpha, *_ = key

@@ -66,7 +66,7 @@ class Inputs:
     """What an evaluation reads.
 
     Attributes:
-        checkpoint: of the pruned model; None for the dense one.
+        checkpoint: of the pruned, or trained, model; None for the dense one.
         windows: folders of `thanos.stages.corpora`, in the spec's order.
         items: folder of `thanos.stages.continuations`, where a task needs it.
         parts: folder of what has been measured.
@@ -120,7 +120,8 @@ class _Evaluation:
         checkpoint = inputs.checkpoint
         self.causes: dict[str, str] = {}
         if checkpoint is not None:
-            manifest = verify_manifest(checkpoint, maker="rule prune")
+            maker = "rule prune" if spec.recovery is None else "rule recover"
+            manifest = verify_manifest(checkpoint, maker)
             files = manifest["files"].items()  # configuration and tokenizer count as well
             self.causes = {f"pruned {name}": file["sha256"] for name, file in files}
         self.folder = checkpoint or dense_folder(spec.base, place)

@@ -21,19 +21,24 @@ from ..provenance import lock_hash
 from ..workflow.commands import by_hand, by_workflow, is_default
 from ..workflow.suite_files import suite_of
 
-_RECORDS = (layout.RECORD, layout.EVALUATION, layout.LATENCY, "metrics.json", "origin.json")
+_RECORDS = (
+    *(layout.RECORD, layout.RECOVERY, layout.EVALUATION, layout.LATENCY),
+    *("metrics.json", "origin.json"),
+)
 # The stage that makes what has a spec, by the folder it lies in.
 _STAGES = {
     layout.MODELS: "dequantize",
     layout.CALIBRATION: "calibrate",
     layout.WINDOWS: "corpora",
     layout.PRUNED: "prune",
+    layout.RECOVERED: "recover",
     layout.EVALUATIONS: "evaluate",
     layout.LATENCIES: "efficiency",
 }
 # The file that stands for such a folder; models and tokens are the folder itself.
 _TARGETS = {
     layout.PRUNED: layout.RECORD,
+    layout.RECOVERED: layout.RECOVERY,
     layout.EVALUATIONS: layout.EVALUATION,
     layout.LATENCIES: layout.LATENCY,
 }
@@ -155,19 +160,26 @@ def _lists_with(results: Path, name: str) -> Iterator[tuple[str, dict[str, Any],
 
 def _stage(kind: str, file: Path, results: Path, run: dict[str, Any]) -> Iterator[str]:
     yield from ("python", "-m", f"thanos.stages.{_STAGES[kind]}", str(file))
-    if kind in (layout.EVALUATIONS, layout.LATENCIES) and run[layout.PRUNED]:
-        checkpoint = results / layout.PRUNED / run[layout.PRUNED] / layout.CHECKPOINT
-        yield from ("--checkpoint", str(checkpoint))
+    of = layout.PRUNED
+    if kind == layout.EVALUATIONS and run.get(layout.RECOVERED):
+        of = layout.RECOVERED
+    if kind in (layout.RECOVERED, layout.EVALUATIONS, layout.LATENCIES) and run[of]:
+        yield from ("--checkpoint", str(results / of / run[of] / layout.CHECKPOINT))
     if kind == layout.EVALUATIONS:
         windows = [str(results / layout.WINDOWS / name) for name in run[layout.WINDOWS]]
         yield from ("--windows", *windows)
         if (results / layout.CONTINUATIONS).is_dir():
             yield from ("--items", str(results / layout.CONTINUATIONS))
         yield from ("--parts", "measurements")
+    tokens = run[layout.CALIBRATION]  # with those of a training after those of the pruning
+    drawn, text = tokens if isinstance(tokens, list) else (tokens, None)
     if kind == layout.PRUNED:
-        if tokens := run[layout.CALIBRATION]:
-            yield from ("--calibration", str(results / layout.CALIBRATION / tokens))
+        if drawn:
+            yield from ("--calibration", str(results / layout.CALIBRATION / drawn))
         yield from ("--checkpoint", "checkpoint", "--record", layout.RECORD)
+    elif kind == layout.RECOVERED:
+        yield from ("--text", str(results / layout.CALIBRATION / str(text)))
+        yield from ("--output", "checkpoint", "--record", layout.RECOVERY)
     else:
         yield from ("--output", _TARGETS.get(kind, kind))
 

@@ -23,7 +23,7 @@ from ..reporting.frame import from_csv
 from ..reporting.gap_figure import gap_figures
 from ..reporting.heatmap import GRID_AXES, component_figure
 from ..reporting.labels import DENSE, column_of, pattern_label
-from ..reporting.measures import FROM_DENSE, Measure, main_measures
+from ..reporting.measures import FROM_DENSE, Measure, main_measures, only_pruned
 from ..reporting.run_files import read_listing
 from ..reporting.serving import serving_figure
 from ..reporting.style import save
@@ -100,7 +100,7 @@ def _figures(
         name = f"gap-{measure.dataset}"
         yield name, figure, name, f"{_GAP} {_LOOK}"
     pruned = layers.dropna(subset=["relative_error"])
-    pruned = pruned[pruned["quantization"] == "none"]  # the others were pruned the same way
+    pruned = only_pruned(pruned)  # the others were pruned the same way
     for (model, pattern), _ in pruned[pruned["pattern"] != DENSE].groupby(["model", "pattern"]):
         name = f"layers-{model}-{str(pattern).replace(':', '-')}"
         caption = f"{model}, {pattern_label(str(pattern)).title}. {_LAYERS}"

@@ -8,7 +8,6 @@ killed, the same command goes on from there.
 """
 
 import logging
-import shutil
 import time
 from dataclasses import asdict
 from functools import partial
@@ -18,9 +17,8 @@ from typing import Any
 import torch
 
 from ..accelerator import forget_peak, is_accelerator, peak_memory
-from ..artifacts import verify_manifest, write_json, write_manifest
+from ..artifacts import verify_manifest, write_json
 from ..command import run_command, stage_parser
-from ..content import remember_moved
 from ..device import computing_dtype, resolve_device, used
 from ..identity import Place, PruningSpec
 from ..identity.fingerprints import Fingerprint, fingerprint
@@ -29,8 +27,10 @@ from ..models import (
     FinishedBlocks,
     StreamedBlocks,
     check_copied,
-    copy_checkpoint,
+    copied,
     hidden_states,
+    publish,
+    weights_of,
     work_folder,
 )
 from ..opening import dense_folder, open_tokenizer
@@ -93,18 +93,14 @@ def prune(
             began, found, place=place, used=used(device, dtype or model.storage_dtype)
         ),
     }
-    manifest = _write_checkpoint(folder, finished, facts, work, checkpoint)
+    manifest = publish(copied(folder, finished.tensors, work), facts, checkpoint)
     return {
         **summary(layers),
         "seconds": time.perf_counter() - started,
         "peak_memory_bytes": peak_memory(device) or host_peak(),
         "memory_plan": asdict(plan),
         "resumed_blocks": resumed,
-        "weights": {
-            name: file["sha256"]
-            for name, file in manifest["files"].items()
-            if name.endswith(".safetensors")
-        },
+        "weights": weights_of(manifest),
         "layers": [layer_row(layer) for layer in layers],
         **facts,
     }
@@ -122,26 +118,6 @@ def _causes(
     for kind, values in asdict(found).items():
         causes |= {f"{kind}.{name}": value for name, value in values.items()}
     return {**causes, **drawn, "device": device.type, "dtype": str(dtype)}
-
-
-def _write_checkpoint(
-    source: Path,
-    finished: FinishedBlocks,
-    facts: dict[str, Any],
-    work: Path,
-    checkpoint: Path,
-) -> dict[str, Any]:
-    """Write the whole folder in place of an older one, and return its manifest."""
-    temporary = work / "checkpoint"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    copy_checkpoint(source, finished.tensors, temporary)
-    manifest = write_manifest(temporary, facts)
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    temporary.rename(checkpoint)
-    for name, file in manifest["files"].items():
-        remember_moved(checkpoint / name, file["sha256"])
-    return manifest
 
 
 def host_peak() -> int:

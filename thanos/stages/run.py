@@ -4,8 +4,9 @@
         calibration=text calibration.path=a.txt evaluation=text evaluation.path=b.txt output_dir=out
 
 Keys and defaults are shown by `python -m thanos --help`. `out` then holds config.yaml,
-metrics.json, pruning.json and checkpoint/; it appears only when everything is done. Until then
-what is finished lies in out.partial/, from where the same command goes on.
+metrics.json, pruning.json and checkpoint/, with a recovery that of the trained model and
+recovery.json; it appears only when everything is done. Until then what is finished lies in
+out.partial/, from where the same command goes on.
 """
 
 import shutil
@@ -59,7 +60,7 @@ def run_into(overrides: Sequence[str], folders: Folders = ()) -> None:
         write_json(unfinished / "metrics.json", {**made, **metrics})
         write_text(unfinished / "config.yaml", dumps(config))
         unfinished.rename(folder)
-        for done in ("measurements", *([run.pruning.id] if run.pruning else [])):
+        for done in ("measurements", *(spec.id for spec in (run.pruning, run.recovery) if spec)):
             shutil.rmtree(work / done, ignore_errors=True)
     from ..reporting.frame import scored_tasks
 
@@ -98,14 +99,24 @@ def carry_out(run: Run, folder: Path, work: Path) -> dict[str, Any]:
         make_once(spec.base, place, dequantized_folder(spec.base, place))
     tokens, windows, items = _texts(run, work)
     metrics: dict[str, Any] = {}
-    if spec.pruning is None:
-        _copy_dense(run, checkpoint)
-    else:
-        record = prune(spec.pruning, place, tokens, checkpoint, work / spec.pruning.id)
+    pruned = None
+    if spec.pruning is not None:
+        pruned = checkpoint if spec.recovery is None else work / "pruned"
+        record = prune(spec.pruning, place, tokens, pruned, work / spec.pruning.id)
         write_json(folder / "pruning.json", record)
         metrics["pruning"] = {k: v for k, v in record.items() if k != "layers"}
-    pruned = checkpoint if spec.pruning else None
-    inputs = Inputs(pruned, windows, items, work / "measurements")
+    if spec.recovery is not None:
+        from .recover import recover
+
+        home = work / spec.recovery.id
+        home.mkdir(exist_ok=True)
+        record = recover(spec.recovery, place, pruned, work / "text", checkpoint, home)
+        write_json(folder / "recovery.json", record)
+        metrics["recovery"] = {k: v for k, v in record.items() if k not in ("layers", "losses")}
+    elif spec.pruning is None:
+        _copy_dense(run, checkpoint)
+    evaluated = None if spec.pruning is None and spec.recovery is None else checkpoint
+    inputs = Inputs(evaluated, windows, items, work / "measurements")
     results = evaluate(spec, place, inputs)
     metrics |= {
         "perplexity": results["corpora"],
@@ -123,7 +134,10 @@ def carry_out(run: Run, folder: Path, work: Path) -> dict[str, Any]:
 
 
 def _texts(run: Run, work: Path) -> tuple[Path | None, list[Path], Path | None]:
-    """Tokens, windows and items; all that can be missing is read before the long work starts."""
+    """Tokens, windows and items; all that can be missing is read before the long work starts.
+
+    What a recovery trains on goes into the folder `text` of the work folder.
+    """
     from ..evaluation.zero_shot import check_tokenizer, load_task
     from ..opening import open_tokenizer
     from ..testbed.continuations import TASKS_FOLDER, TESTBED_TASK
@@ -147,6 +161,8 @@ def _texts(run: Run, work: Path) -> tuple[Path | None, list[Path], Path | None]:
     if spec.pruning and spec.pruning.calibration:
         tokens = work / "calibration"
         calibrate(spec.pruning.calibration, place, tokens)
+    if spec.recovery is not None:
+        calibrate(spec.recovery.text, place, work / "text")
     return tokens, windows, items
 
 

@@ -56,6 +56,9 @@ def _specs(run: Run) -> Iterator[tuple[str, Spec]]:
         if pruning.calibration is not None:
             yield layout.CALIBRATION, pruning.calibration
         yield layout.PRUNED, pruning
+    if run.recovery is not None:
+        yield layout.CALIBRATION, run.recovery.text
+        yield layout.RECOVERED, run.recovery
     for windows in run.evaluation.windows:
         yield layout.WINDOWS, windows
     yield layout.EVALUATIONS, run.evaluation
@@ -88,11 +91,13 @@ def listing(suite: Suite) -> dict[str, Any]:
 def _homes(run: Run) -> dict[str, Any]:
     """The names of everything that a run is made of, by kind."""
     calibration = run.pruning and run.pruning.calibration
+    drawn = calibration and calibration.id
     model = run.evaluation.base
     return {
         layout.MODELS: model.id if model.gguf else None,
-        layout.CALIBRATION: calibration and calibration.id,
+        layout.CALIBRATION: [drawn, run.recovery.text.id] if run.recovery else drawn,
         layout.PRUNED: run.pruning and run.pruning.id,
+        layout.RECOVERED: run.recovery and run.recovery.id,
         layout.WINDOWS: [windows.id for windows in run.evaluation.windows],
         layout.MEASUREMENTS: [part.id for part in run.evaluation.parts()],
         layout.EVALUATIONS: run.evaluation.id,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .. import layout
 from ..artifacts import MANIFEST
-from ..identity import EvaluationSpec, PruningSpec, Spec
+from ..identity import EvaluationSpec, PruningSpec, RecoverySpec, Spec
 from ..models.location import cached_folder
 from ..models.shapes import Shapes, read_shapes
 from ..opening import dequantized_folder, model_location
@@ -23,6 +23,7 @@ _DONE = {
     layout.CALIBRATION: MANIFEST,
     layout.WINDOWS: MANIFEST,
     layout.PRUNED: layout.RECORD,
+    layout.RECOVERED: layout.RECOVERY,
     layout.EVALUATIONS: layout.EVALUATION,
     layout.LATENCIES: layout.LATENCY,
 }
@@ -112,5 +113,9 @@ def _before(thing: Thing) -> Iterator[Key]:
         yield layout.CALIBRATION, spec.calibration.id
     if isinstance(spec, EvaluationSpec):
         yield from ((layout.WINDOWS, windows.id) for windows in spec.windows)
+        if spec.recovery is not None:
+            yield layout.RECOVERED, spec.recovery.id
+    if isinstance(spec, RecoverySpec):
+        yield layout.CALIBRATION, spec.text.id
     if (pruning := getattr(spec, "pruning", None)) is not None:
         yield layout.PRUNED, pruning.id

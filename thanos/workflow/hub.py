@@ -19,8 +19,8 @@ def wanted(runs: Iterable[Run]) -> dict[str, list[Any]]:
         model, pruning = run.evaluation.base, run.pruning
         if model.on_hub:
             models.add((model.path, model.revision or "main", model.trust_remote_code))
-        if pruning and pruning.calibration:
-            text = pruning.calibration.text
+        drawn = (pruning and pruning.calibration, run.recovery and run.recovery.text)
+        for text in (tokens.text for tokens in drawn if tokens):
             if text.source in CALIBRATION and text.path is None:
                 calibration.add(text.source)
         if model.package is not None:

@@ -10,6 +10,7 @@ from ..identity import (
     ModelSpec,
     Place,
     PruningSpec,
+    RecoverySpec,
     Spec,
     WindowsSpec,
 )
@@ -21,6 +22,7 @@ from .resources import (
     latency_mb,
     model_folder,
     pruning_mb,
+    recovery_mb,
     tokens_mb,
 )
 from .speed import Speed
@@ -47,7 +49,7 @@ def needs_of(spec: Spec, place: Place, machine: Machine, attempt: int = 1) -> Ne
     """What the job that makes a thing asks for.
 
     Args:
-        spec: of tokens, windows, a pruned model, an evaluation or a latency.
+        spec: of tokens, windows, a pruned or trained model, an evaluation or a latency.
         place: where it is computed.
         machine: where jobs run.
         attempt: from 1; memory and time grow with it.
@@ -83,6 +85,8 @@ def _cuts_tokens(spec: Spec) -> bool:
 def _megabytes(spec: Spec, place: Place, machine: Machine) -> int:
     if isinstance(spec, PruningSpec):
         return pruning_mb(spec, place, machine)
+    if isinstance(spec, RecoverySpec):
+        return recovery_mb(spec, place, machine)
     if isinstance(spec, EvaluationSpec):
         return evaluation_mb(spec, place, machine)
     if isinstance(spec, LatencySpec):
@@ -100,7 +104,7 @@ def _minutes(spec: Spec, place: Place, on_gpu: bool) -> int:
 
 
 def _model(spec: Spec) -> ModelSpec:
-    if isinstance(spec, EvaluationSpec):
+    if isinstance(spec, EvaluationSpec | RecoverySpec):
         return spec.base
     if isinstance(spec, LatencySpec):
         return spec.pruning.model

@@ -11,11 +11,13 @@ from ..identity import (
     ModelSpec,
     Place,
     PruningSpec,
+    RecoverySpec,
     WindowsSpec,
 )
 from ..models.evaluation_plan import EvaluationPlan, Scoring, plan_evaluation
 from ..models.location import cached_folder, weight_files
 from ..models.memory_plan import MIB, MemoryPlan, Statistics, Work, plan_memory
+from ..models.shapes import read_shapes
 from ..models.shards import stored_tensors
 from ..opening import dequantized_folder, model_location
 from ..pruning.patterns import Structured, Unstructured
@@ -24,8 +26,11 @@ _PROGRAM = 800 * MIB  # interpreter and libraries
 _TOKENS_PER_ITEM = 1024  # of a task: all of its requests
 _MOST_WINDOWS = 300  # of a corpus that does not say how many
 _TOKENS_MB = 1000
+# Of a training, per token: what a block keeps, in units of its width and of its widest layer's, and
+# copies of the logits.
+_BLOCK_STATES, _MLP_STATES, _LOGITS = 16, 4, 6
 # Where the model is not on this machine, so that nothing is known of it.
-_UNKNOWN_MB = {"prune": 16000, "evaluate": 16000, "efficiency": 32000}
+_UNKNOWN_MB = {"prune": 16000, "recover": 64000, "evaluate": 16000, "efficiency": 32000}
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,31 @@ def evaluation_mb(spec: EvaluationSpec, place: Place, machine: Machine) -> int:
         return _UNKNOWN_MB["evaluate"]
     plan = plan_scoring(spec, place, folder, on_device=machine.computes_on_gpu(place))
     return -(-plan.host(machine.memory) // MIB)
+
+
+def recovery_mb(spec: RecoverySpec, place: Place, machine: Machine) -> int:
+    """`mem_mb` of a training: the whole model, what its optimizer keeps, and activations.
+
+    On an accelerator the host only reads and writes the model.
+
+    Raises:
+        UserError: the model on this machine is not usable.
+    """
+    folder = model_folder(spec.base, place)
+    if folder is None:
+        return _UNKNOWN_MB["recover"]
+    shapes, weights = read_shapes(folder), _elements(folder)
+    if machine.computes_on_gpu(place):
+        return -(-(_PROGRAM + 2 * 4 * weights) // MIB)
+    # Float32: weights and gradients, two moments, a mask of bytes; or what the adapters make.
+    bytes_per_weight = 4 + 4 + 8 + 1 if spec.weights == "all" else 4 + 4 + 1
+    bytes_per_weight += 4 if spec.distillation else 0
+    tokens = (place.recovery_batch or spec.batch_size) * min(
+        spec.text.context, shapes.longest or spec.text.context
+    )
+    block = _BLOCK_STATES * shapes.hidden + _MLP_STATES * shapes.widest
+    states = len(shapes.blocks) * block + _LOGITS * shapes.vocabulary
+    return -(-int(_PROGRAM + bytes_per_weight * weights + 4 * tokens * states) // MIB)
 
 
 def latency_mb(spec: LatencySpec, place: Place, _: Machine) -> int:

@@ -13,7 +13,11 @@ from ..errors import UserError
 from ..identity.fingerprints import changed_since
 
 _NAMED = 4  # modules and libraries, in a reason
-_HOMES = {layout.EVALUATIONS: layout.EVALUATION, layout.PRUNED: layout.RECORD}
+_HOMES = {
+    layout.EVALUATIONS: layout.EVALUATION,
+    layout.PRUNED: layout.RECORD,
+    layout.RECOVERED: layout.RECOVERY,
+}
 
 
 @dataclass(frozen=True)
@@ -56,5 +60,6 @@ def _standing(suite: Path) -> Standing:
 
 
 def _has_results(results: Path, run: dict[str, Any]) -> bool:
-    files = (results / kind / run[kind] / name for kind, name in _HOMES.items() if run[kind])
+    homes = ((kind, run.get(kind), name) for kind, name in _HOMES.items())  # older lists lack some
+    files = (results / kind / home / name for kind, home, name in homes if home)
     return all(file.is_file() for file in files)

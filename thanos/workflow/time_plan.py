@@ -9,7 +9,15 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..identity import CalibrationSpec, EvaluationSpec, LatencySpec, PruningSpec, Spec, WindowsSpec
+from ..identity import (
+    CalibrationSpec,
+    EvaluationSpec,
+    LatencySpec,
+    PruningSpec,
+    RecoverySpec,
+    Spec,
+    WindowsSpec,
+)
 from ..models.memory_plan import input_widths
 from ..models.shapes import Shapes
 from ..pruning.patterns import SemiStructured, Unstructured
@@ -23,6 +31,7 @@ _LOSS = 0.7  # per logit
 _ALL_TOKENS = 320_000  # of a corpus such as WikiText-2's test split
 # Rounds of a latency, of both models, forward or prefill and decoding, in forward passes.
 _LATENCY_PASSES = 60
+_TRAINING_PASSES = 3.5  # forward passes that a step costs, with that of the optimizer
 # By update and kind of pattern: numbers per weight, and products as large as W G.
 _SOLVE = {
     ("none", "unstructured"): (22, 1.3),
@@ -89,11 +98,13 @@ def cost_of(spec: Spec, shapes: Shapes) -> Cost:
     """What making a thing costs, without what it is made from.
 
     Args:
-        spec: of tokens, windows, a pruned model, an evaluation or a latency.
+        spec: of tokens, windows, a pruned or trained model, an evaluation or a latency.
         shapes: of the model.
     """
     if isinstance(spec, PruningSpec):
         return _pruning(spec, shapes)
+    if isinstance(spec, RecoverySpec):
+        return _recovery(spec, shapes)
     if isinstance(spec, EvaluationSpec):
         return _evaluation(spec, shapes)
     if isinstance(spec, LatencySpec):
@@ -136,6 +147,12 @@ def _pruning(spec: PruningSpec, shapes: Shapes) -> Cost:
         trained = spec.reconstruction_steps * (spec.reconstruction_batch or 0) * length
         total += _scaled(_forward(trained, length, shapes), _PASSES_PER_STEP)
     return total
+
+
+def _recovery(spec: RecoverySpec, shapes: Shapes) -> Cost:
+    length = _length(spec.text.context, shapes)
+    passes = _TRAINING_PASSES + (1 if spec.distillation else 0)
+    return _JOB + _scaled(_scored(spec.text.windows * length, length, shapes), passes)
 
 
 def _evaluation(spec: EvaluationSpec, shapes: Shapes) -> Cost:

@@ -9,8 +9,8 @@ from typing import Any
 from .. import layout
 from ..artifacts import CHECKSUM, MANIFEST, read_json, verify_manifest, verify_text
 from ..errors import UserError
+from ..identity import EvaluationSpec, ModelSpec, Spec
 from ..identity.fingerprints import Fingerprint, fingerprint, stage_fingerprint
-from ..identity.specs import EvaluationSpec
 from ..testbed.continuations import TESTBED_TASK
 from .catalog import Thing, listing, things_of
 from .suites import Suite
@@ -18,9 +18,14 @@ from .suites import Suite
 # From the gravest to the most harmless.
 KINDS = ("damaged", "missing", "stale", "orphaned")
 HOMES = (
-    *(layout.MODELS, layout.CALIBRATION, layout.WINDOWS, layout.PRUNED, layout.EVALUATIONS),
-    *(layout.MEASUREMENTS, layout.LATENCIES),
+    *(layout.MODELS, layout.CALIBRATION, layout.WINDOWS, layout.PRUNED, layout.RECOVERED),
+    *(layout.EVALUATIONS, layout.MEASUREMENTS, layout.LATENCIES),
 )
+# Of what has weights: its record, the name of its tokens in spec and record, what is done on them.
+_WEIGHTS = {
+    layout.PRUNED: (layout.RECORD, "calibration", "calibrated"),
+    layout.RECOVERED: (layout.RECOVERY, "text", "trained"),
+}
 _TEXTS = ("results.csv", "layers.csv", "windows.csv", "report.html")
 _FOLDERS = {"tables": "tabulate", "figures": "plot"}
 _ORIGIN, _TRACKING = "origin.json", "tracking.json"
@@ -81,8 +86,8 @@ class Verification:
         place = self.results / thing.kind / thing.spec.id
         if thing.kind in (layout.MODELS, layout.CALIBRATION, layout.WINDOWS):
             yield from self._folder(place, thing.fingerprint)
-        elif thing.kind == layout.PRUNED:
-            yield from self._pruned(place, thing)
+        elif thing.kind in _WEIGHTS:
+            yield from self._weights(place, thing)
         elif thing.kind == layout.EVALUATIONS:
             yield from self._evaluation(place, thing)
         else:
@@ -105,20 +110,24 @@ class Verification:
         yield from _strangers(folder, {MANIFEST, *known})
         yield from _leftovers(folder.parent.glob(f".{folder.name}.*"))
 
-    def _pruned(self, place: Path, thing: Thing) -> Iterator[Finding]:
+    def _weights(self, place: Path, thing: Thing) -> Iterator[Finding]:
         record: dict[str, Any] = {}
-        yield from self._record(place / layout.RECORD, thing.fingerprint, into=record)
+        spec: Any = thing.spec
+        name, text, use = _WEIGHTS[thing.kind]
+        yield from self._record(place / name, thing.fingerprint, into=record)
         if record:
             self._hashes[place.name] = record["weights"]
-            tokens = getattr(thing.spec, "calibration", None)
+            tokens = getattr(spec, text)
             drawn = self._hashes.get(tokens.id) if tokens else None
-            if drawn and record["calibration"]["tokens_sha256"] != drawn["tokens"]:
-                yield Finding("stale", place / layout.RECORD, "was calibrated on other tokens")
+            if drawn and record[text]["tokens_sha256"] != drawn["tokens"]:
+                yield Finding("stale", place / name, f"was {use} on other tokens")
+            if thing.kind == layout.RECOVERED and spec.pruning is not None:
+                yield from self._anew(place / name, record, self._of_pruned(spec.pruning), use)
         checkpoint = place / layout.CHECKPOINT
         if checkpoint.exists():  # otherwise it was not kept
             yield from self._folder(checkpoint, thing.fingerprint)
-        partial_work = f"{layout.CHECKPOINT}.partial"  # of a pruning that was killed: it goes on
-        yield from _strangers(place, {layout.RECORD, layout.CHECKPOINT, partial_work, _LOGS})
+        partial_work = f"{layout.CHECKPOINT}.partial"  # of a job that was killed: it goes on
+        yield from _strangers(place, {name, layout.CHECKPOINT, partial_work, _LOGS})
 
     def _evaluation(self, place: Path, thing: Thing) -> Iterator[Finding]:
         record: dict[str, Any] = {}
@@ -129,10 +138,7 @@ class Verification:
         for part in spec.parts() if record else ():
             made = _part_of(record, part)
             yield from _stale(file, fingerprint(part, thing.place), made)
-            inputs = made.get("provenance", {}).get("fingerprint", {}).get("inputs", {})
-            for name, found in self._upstream(part).items():
-                if inputs.get(name) != found:
-                    yield Finding("stale", file, f"was measured before {name} was made anew")
+            yield from self._anew(file, made, self._upstream(part), "measured")
         for part in spec.parts():
             measurement = self.results / layout.MEASUREMENTS / f"{part.id}.json"
             if measurement.exists():
@@ -142,13 +148,25 @@ class Verification:
     def _upstream(self, part: EvaluationSpec) -> dict[str, str]:
         """Hashes that a part's record must have, of what lies here now."""
         found: dict[str, str] = {}
-        if part.pruning is not None:
-            weights = self._hashes.get(part.pruning.id, {})
-            found |= {f"pruned {name}": value for name, value in weights.items()}
+        if not isinstance(part.model, ModelSpec):
+            found |= self._of_pruned(part.model)
         for windows in part.windows:
             if windows.id in self._hashes:
                 found["windows"] = self._hashes[windows.id]["tokens"]
         return found
+
+    def _of_pruned(self, model: Spec) -> dict[str, str]:
+        """Hashes of the weights of a pruned model, as what is made of it records them."""
+        weights = self._hashes.get(model.id, {})
+        return {f"pruned {name}": value for name, value in weights.items()}
+
+    def _anew(
+        self, file: Path, made: dict[str, Any], upstream: dict[str, str], use: str
+    ) -> Iterator[Finding]:
+        inputs = made.get("provenance", {}).get("fingerprint", {}).get("inputs", {})
+        for name, found in upstream.items():
+            if inputs.get(name) != found:
+                yield Finding("stale", file, f"was {use} before {name} was made anew")
 
     def _record(
         self, file: Path, today: Fingerprint | None, into: dict[str, Any] | None = None

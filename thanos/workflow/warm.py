@@ -29,7 +29,8 @@ from .suites import Suite
 
 MOST_AT_ONCE = 256
 SOCKET_VARIABLE = "THANOS_WARM"
-STAGES = ("calibrate", "corpora", "prune", "evaluate")
+_STAGE = "thanos.stages."  # what the name of a stage's module starts with
+_STAGES = ("calibrate", "corpora", "prune", "evaluate")
 _MODELS = (
     "transformers.models.llama.modeling_llama",
     "transformers.models.opt.modeling_opt",
@@ -45,7 +46,9 @@ def start_warm_process(suites: Iterable[Suite], threads: int) -> None:
         threads: per job.
     """
     with_tasks = any(run.evaluation.tasks for suite in suites for run in suite.runs)
-    modules = [*(f"thanos.stages.{stage}" for stage in STAGES), *_MODELS]
+    trained = any(run.recovery for suite in suites for run in suite.runs)
+    stages = (*_STAGES, "recover") if trained else _STAGES
+    modules = [*(f"{_STAGE}{stage}" for stage in stages), *_MODELS]
     modules += _ZERO_SHOT if with_tasks else ()
     folder = tempfile.TemporaryDirectory(prefix="thanos-")
     address = f"{folder.name}/stages"
@@ -145,8 +148,9 @@ def _load(modules: list[str]) -> None:
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     get_checkpoint_conversion_mapping("llama")  # compiles the rules for all models, 0.3 s
-    for stage in STAGES:  # of the source that is loaded, however the files change from now on
-        stage_fingerprint(stage)
+    for module in modules:  # of the source that is loaded, however the files change from now on
+        if module.startswith(_STAGE):
+            stage_fingerprint(module.removeprefix(_STAGE))
 
 
 def _end_with_parent(server: _Server) -> None:
