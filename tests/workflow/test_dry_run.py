@@ -45,5 +45,11 @@ def test_a_model_in_a_gguf_file_is_made_once_for_all_runs(workflow, tmp_path):
     assert (jobs["model"], jobs["prune"], jobs["evaluate"]) == (1, 2, 3)
 
 
+def test_a_recovery_stands_between_pruning_and_evaluation(workflow):
+    jobs = workflow.jobs("recovery", overrides="")
+    # So small a variant trains on the very windows that it calibrates on.
+    assert (jobs["calibration"], jobs["prune"], jobs["recover"], jobs["evaluate"]) == (1, 1, 4, 6)
+
+
 def test_timing_is_one_job(workflow):
     assert workflow.jobs("timing", overrides="") == {"timing": 1, "total": 1}

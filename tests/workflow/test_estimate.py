@@ -122,6 +122,19 @@ def estimate(tmp_path):
     return Estimate(things, tmp_path, **options), things, tmp_path
 
 
+def test_a_training_waits_for_the_pruning_and_is_waited_for(tmp_path):
+    things = things_of(load_suite("recovery", size="quick").runs)
+    jobs = Estimate(things, tmp_path, cores=2, threads=1, speed=SPEED).jobs()
+    for (kind, name), thing in things.items():
+        spec = thing.spec
+        if kind == layout.RECOVERED:
+            text = (layout.CALIBRATION, spec.text.id)
+            pruned = [(layout.PRUNED, spec.pruning.id)] if spec.pruning else []
+            assert [*jobs[kind, name].after] == [text, *pruned]
+        elif kind == layout.EVALUATIONS and spec.recovery:
+            assert (layout.RECOVERED, spec.recovery.id) in jobs[kind, name].after
+
+
 def test_what_is_made_takes_no_time(estimate):
     found, things, results = estimate
     jobs, whole = found.jobs(), found.seconds()

@@ -15,12 +15,14 @@ CLUSTER = Machine(memory=64 * GIB, gpus=True, gpus_per_job=1)
 
 @pytest.fixture(scope="module")
 def run():
-    return RunBuilder().run(resolve(["model=doc-llama", "evaluation.efficiency=true"]))
+    given = ["model=doc-llama", "evaluation.efficiency=true", "recovery=full"]
+    return RunBuilder().run(resolve(given))
 
 
 def things(run):
     evaluation, pruning = run.evaluation, run.pruning
-    return [pruning.calibration, evaluation.windows[0], pruning, evaluation, run.latency]
+    cut = [pruning.calibration, evaluation.windows[0]]
+    return [*cut, pruning, run.recovery, evaluation, run.latency]
 
 
 def test_every_attempt_asks_for_more_memory_and_time(run):
@@ -31,15 +33,30 @@ def test_every_attempt_asks_for_more_memory_and_time(run):
 
 
 def test_whatever_computes_has_a_gpu_of_its_own_on_a_cluster(run):
-    assert [needs_of(spec, run.place, CLUSTER).gpu for spec in things(run)] == [0, 0, 1, 1, 1]
+    assert [needs_of(spec, run.place, CLUSTER).gpu for spec in things(run)] == [0, 0, 1, 1, 1, 1]
     on_cpu = Place(device="cpu")
     assert {needs_of(spec, on_cpu, CLUSTER).gpu for spec in things(run)} == {0}
 
 
 def test_a_model_that_is_not_here_gets_room(run):
-    elsewhere = RunBuilder().run(resolve(["model=llama-2-7b", "evaluation.efficiency=true"]))
+    given = ["model=llama-2-7b", "evaluation.efficiency=true", "recovery=full"]
+    elsewhere = RunBuilder().run(resolve(given))
     for spec in things(elsewhere)[2:]:
         assert needs_of(spec, elsewhere.place, HOST).mem_mb >= 16000
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["recovery.distillation=1"], ["recovery.batch_size=64"], ["recovery=full"]],
+)
+def test_what_a_training_keeps_is_asked_for(more):
+    def memory(*given):
+        run = RunBuilder().run(resolve(["recovery=lora", *given]))
+        return needs_of(run.recovery, run.place, HOST).mem_mb
+
+    assert memory(*more) > memory()
+    halved = memory("recovery.batch_size=64", "recovery.forward_batch=8")
+    assert halved == memory("recovery.batch_size=8")
 
 
 @pytest.mark.parametrize(
