@@ -134,6 +134,34 @@ def test_a_number_of_heads_that_llama_refuses_is_said_otherwise(families, save, 
     assert (logits(opened, tokens) - expected).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("rope", "scaling"),
+    [
+        ({"rope_type": "default", "rope_theta": 500.0}, None),
+        (
+            {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0},
+            {"rope_type": "linear", "factor": 2.0},
+        ),
+    ],
+)
+def test_rotary_positions_are_told_to_older_readers_too(
+    families, save, tokens, tmp_path, rope, scaling
+):
+    config = families["llama"]().config
+    config.rope_parameters = rope
+    model = AutoModelForCausalLM.from_config(config).eval()
+    remove(model, "mlp.down_proj", random_columns)
+    expected = logits(model, tokens)
+
+    narrow_folder(save(model), tmp_path / "compact")
+
+    written = json.loads((tmp_path / "compact" / "config.json").read_text())
+    assert written["rope_parameters"] == rope
+    assert (written["rope_theta"], written.get("rope_scaling")) == (500.0, scaling)
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / "compact")
+    assert (logits(opened, tokens) - expected).abs().max() < 1e-4
+
+
 def test_a_head_of_a_group_that_others_need_stays(families, save, tmp_path):
     model = families["llama"](kv_heads=2)
     remove(model, "self_attn.o_proj", lambda number, width: torch.arange(8))

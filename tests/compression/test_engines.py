@@ -54,6 +54,8 @@ def test_other_logits_and_other_faults_are_one_line(folders, monkeypatch, tmp_pa
     families["llama"](kv_heads=2).save_pretrained(tmp_path / "dense")
     with pytest.raises(UserError, match=r"transformers .* gives other logits for .*compact"):
         run(monkeypatch, compact, "--against", tmp_path / "dense")
+    with pytest.raises(UserError, match="absent is no model folder"):
+        run(monkeypatch, tmp_path / "absent")
     with pytest.raises(UserError, match="nowhere/python cannot be run"):
         list(engines.check_engines(pruned, pruned, ["nowhere/python"], None))
     config = compact / "config.json"

@@ -45,6 +45,9 @@ def check_engines(
     Raises:
         UserError: an engine does not open the folder, or gives other logits.
     """
+    for each in (folder, against):
+        if not (each / "config.json").is_file():
+            raise UserError(f"{each} is no model folder: it has no config.json")
     with TemporaryDirectory(prefix="thanos-") as name:
         expected, gguf = Path(name, "expected.safetensors"), Path(name, "model.gguf")
         source = StreamedBlocks(against, dtype=torch.float32)
