@@ -48,7 +48,7 @@ def divergence_of_logits(
     same: list[float] = []
     for ours, theirs in zip(logits, dense, strict=True):
         pairs = [_of_slice(*pair) for pair in zip(ours, theirs, strict=True)]
-        nats, equal = (torch.cat(parts)[: seqlen - 1] for parts in zip(*pairs, strict=True))
+        nats, equal = (torch.cat(parts)[: seqlen - 1].cpu() for parts in zip(*pairs, strict=True))
         divergences.append(nats.double().mean().item())
         same.append(100 * equal.double().mean().item())
         if not math.isfinite(divergences[-1]):
@@ -61,8 +61,7 @@ def divergence_of_logits(
 
 
 def _of_slice(logits: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
-    """KL divergence and whether the top tokens are equal (t,), of logits (t, V); on the host."""
+    """KL divergence and whether the top tokens are equal (t,), of logits (t, V)."""
     log_q, log_p = (part.float().log_softmax(-1) for part in (logits, dense))
     nats = torch.nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
-    equal = log_q.argmax(-1) == log_p.argmax(-1)
-    return nats.cpu(), equal.cpu()
+    return nats, log_q.argmax(-1) == log_p.argmax(-1)
