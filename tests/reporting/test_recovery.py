@@ -81,7 +81,7 @@ def test_divergences_are_measures_by_option(results: ResultsFolder) -> None:
     found = results.collect(runs)
     tables = {t.name: t for t in comparison_tables(found.results, found.windows, title="Mine")}
     lines = to_markdown(tables["main"]).splitlines()
-    assert any("docs divergence from dense (nats) ↓" in line for line in lines)
+    assert any("docs divergence (nats) ↓" in line for line in lines)
     assert any("docs top token as dense (%) ↑" in line for line in lines)
     assert "| Dense |  | 20.00 | — | — |" in lines
     assert "| Wanda | 50.0% | 30.00 | 0.300 | 60.00 |" in lines

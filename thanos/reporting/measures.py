@@ -15,7 +15,7 @@ CONFIDENCE = 0.95
 _TITLES = {
     "perplexity": "perplexity",
     "loss": "loss (nats per token)",
-    "divergence": "divergence from dense (nats)",
+    "divergence": "divergence (nats)",
     "same_top": "top token as dense (%)",
     "acc": "accuracy (%)",
     "mean_acc": "mean accuracy (%)",
