@@ -30,6 +30,7 @@ from ..reporting.style import save
 
 _LOOK = "One colour and marker per method throughout; hollow: with outlier rows."
 _SWEEP = f"Bars are 95% intervals over seeds, the dotted line is the dense model. {_LOOK}"
+_BESIDE_DENSE = f"Bars are 95% intervals over seeds. {_LOOK}"
 _TIME = f"Wall time, with other jobs beside it. {_LOOK}"
 _DOTS = f"Placed by the distance to the dense model; bars are 95% intervals over seeds. {_LOOK}"
 _GAP = (
@@ -74,7 +75,8 @@ def _figures(
         over = axis_title(axes[0])
         for measure in measures:
             name = f"main-{measure.metric}-{measure.dataset}"
-            caption = f"{measure.title[:-2].capitalize()} over {over}. {_SWEEP}"
+            how = _BESIDE_DENSE if measure.metric in FROM_DENSE else _SWEEP
+            caption = f"{measure.title[:-2].capitalize()} over {over}. {how}"
             yield name, sweep_figure(frame, axes[0], measure, axes[1:]), name, caption
         if axes[0] in _TIMED:
             figure = sweep_figure(frame, axes[0], Measure("seconds"), axes[1:])
@@ -94,7 +96,8 @@ def _figures(
         return
     for measure in measures:
         name = f"main-{measure.metric}-{measure.dataset}"
-        caption = f"{measure.title[:-2].capitalize()}. {_DOTS}"
+        how = _BESIDE_DENSE if measure.metric in FROM_DENSE else _DOTS
+        caption = f"{measure.title[:-2].capitalize()}. {how}"
         yield name, main_figure(frame, measure), name, caption
     for measure, figure in gap_figures(frame):
         name = f"gap-{measure.dataset}"
