@@ -22,6 +22,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 VOCABULARY = 256
 SHARD_BLOCKS = 4
+# The stage that is named first, and the process' peak in KiB as the last line.
+MEASURED = (
+    "import sys\n"
+    "from importlib import import_module\n"
+    "from pathlib import Path\n"
+    "try:\n"
+    "    import_module('thanos.stages.' + sys.argv.pop(1)).main()\n"
+    "finally:\n"
+    "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+    "    print(next(line.split()[1] for line in lines if line.startswith('VmHWM')))"
+)
 
 
 def write_llama(
@@ -63,7 +74,10 @@ def write_llama(
             for name, shape in members.items()
         }
         save_file(tensors, folder / file, metadata={"format": "pt"})
-    index = {"weight_map": {name: file for file, names in shards.items() for name in names}}
+    index = {
+        "metadata": {},
+        "weight_map": {name: file for file, names in shards.items() for name in names},
+    }
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
@@ -145,15 +159,10 @@ def test_a_checkpoint_three_times_larger_than_the_memory(pruned, tmp_path):
 
 def evaluated(spec, place, folder, *more):
     """What a process of its own measures of the pruned model, and its peak in bytes."""
-    code = (
-        "from thanos.stages.evaluate import main\n"
-        "from thanos.stages.prune import peak_memory\n"
-        "import torch\n"
-        "try: main()\n"
-        "finally: print(peak_memory(torch.device('cpu')))"
-    )
-    stage = [sys.executable, "-c", code, json.dumps(spec.to_json()), "--place", json.dumps(place)]
+    stage = [sys.executable, "-c", MEASURED, "evaluate", json.dumps(spec.to_json())]
+    stage += ["--place", json.dumps(place)]
     stage += ["--checkpoint", str(folder / "pruned"), "--parts", str(folder / "parts")]
     stage += ["--output", str(folder / "evaluation.json"), *more]
     result = subprocess.run(stage, check=True, capture_output=True, text=True)
-    return json.loads((folder / "evaluation.json").read_text()), int(result.stdout)
+    peak = 1024 * int(result.stdout.splitlines()[-1])
+    return json.loads((folder / "evaluation.json").read_text()), peak

@@ -16,11 +16,10 @@ from .memory_plan import (
 )
 from .shapes import Shapes, read_shapes
 
-POSITIONS_PER_SLICE = 256  # whose logits are widened together
-LOGITS_AT_ONCE = 256 * MIB  # of a batch that are computed together, see thanos.models.forward
+POSITIONS_PER_SLICE = 256  # whose logits are in memory together, unless those of a batch
+LOGITS_AT_ONCE = 256 * MIB  # take no more than this, see thanos.models.forward
 TOKENS_PER_REQUEST = 256  # of a batch of requests, see thanos.evaluation.block_harness
-_HARNESS = 250 * MIB  # lm-eval and what it imports
-_LOGITS = 3  # copies of a slice: as the head makes them, widened, and their logarithms
+_HARNESS = 130 * MIB  # lm-eval and what it imports: 105 MiB measured, and room
 
 
 @dataclass(frozen=True)
@@ -99,21 +98,53 @@ def plan_evaluation(folder: Path, work: Scoring, *, on_device: bool = False) -> 
     states = work.streams * work.windows * tokens * per_state
     if states > work.hidden_budget:
         states = work.streams * batch * per_state
-    corpora = 0
-    if work.windows:
-        corpora = _by_blocks(shapes, work, batch, states, size, on_device, work.streams)
+    row = POSITIONS_PER_SLICE * shapes.vocabulary
+    together = batch * shapes.vocabulary * size
+    # As the head makes them, and the logarithms of a slice.
+    logits = (together if together <= LOGITS_AT_ONCE else row * size) + row * FLOAT32
+    parts = (shapes, work, batch, states, logits, size, on_device)
+    corpora = _by_blocks(*parts, heads=work.streams) if work.windows else 0
     by_blocks = whole = 0
     if work.requests:
         program += _HARNESS
         batch = work.requests * TOKENS_PER_REQUEST
         total = work.hidden_budget if work.total is None else work.total * per_state
         states = max(min(total, work.hidden_budget), batch * per_state)
-        by_blocks = program + with_slack(_by_blocks(shapes, work, batch, states, size, on_device))
+        logits = row * (size + 2 * FLOAT32)  # those of one slice while the next are made
+        parts = (shapes, work, batch, states, logits, size, on_device)
+        by_blocks = program + with_slack(_by_blocks(*parts))
         weights = (sum(shapes.blocks) + shapes.around) * size // shapes.stored
         whole = weights + batch * (forward_numbers(shapes) + shapes.hidden) * size
-        whole = with_slack(whole + _logits(shapes, size) + _rounding(shapes, work))
+        whole = with_slack(whole + logits + _rounding(shapes, work))
         whole += 0 if on_device else program
     return EvaluationPlan(program + with_slack(corpora), by_blocks, whole, on_device)
+
+
+def plan_latency(
+    folder: Path, tokens: int, served: int = 0, models: int = 2, *, on_device: bool = False
+) -> int:
+    """Expect the host's peak, in bytes, of timing a model beside its pruned form.
+
+    Args:
+        folder: a model folder with safetensors.
+        tokens: of the forward pass, before the model's own limit.
+        served: tokens of all prompts that are served together.
+        models: that are in memory.
+        on_device: whether they run on an accelerator.
+
+    Raises:
+        UserError: the folder's files are missing or damaged, or hold no decoder blocks.
+    """
+    shapes = read_shapes(folder)
+    tokens = min(tokens, shapes.longest or tokens)
+    size = shapes.stored if on_device else max(shapes.stored, FLOAT32)
+    weights = models * (sum(shapes.blocks) + shapes.around) * size // shapes.stored
+    if on_device:
+        return PROGRAM_WITH_CUDA + with_slack(weights)
+    logits = 3 * tokens * shapes.vocabulary * FLOAT32  # of both models, and their difference
+    cached = 2 * shapes.hidden * len(shapes.blocks)  # numbers of a token, keys and values
+    passing = max(tokens * forward_numbers(shapes), served * (forward_numbers(shapes) + cached))
+    return PROGRAM + with_slack(weights + logits + passing * size)
 
 
 def _by_blocks(
@@ -121,6 +152,7 @@ def _by_blocks(
     work: Scoring,
     batch: int,
     states: int,
+    logits: int,
     size: int,
     on_device: bool,
     heads: int = 1,
@@ -130,6 +162,7 @@ def _by_blocks(
     Args:
         batch: tokens of one forward pass.
         states: bytes of the hidden states that are kept.
+        logits: bytes of those in memory together, and of what the losses take.
         size: bytes per number.
         heads: whose logits are in memory together.
     """
@@ -138,12 +171,7 @@ def _by_blocks(
     if on_device:
         return states + max(around, block)
     running = block + _rounding(shapes, work) + batch * forward_numbers(shapes) * size
-    logits = _logits(shapes, size) + min(LOGITS_AT_ONCE, batch * shapes.vocabulary * size)
     return states + max(heads * (around + logits), running)
-
-
-def _logits(shapes: Shapes, size: int) -> int:
-    return POSITIONS_PER_SLICE * shapes.vocabulary * (size + (_LOGITS - 1) * FLOAT32)
 
 
 def _rounding(shapes: Shapes, work: Scoring) -> int:

@@ -47,8 +47,8 @@ class Shapes:
 
     @property
     def hidden(self) -> int:
-        """Width of the hidden states: nearly every matrix of a block reads or writes them."""
-        return Counter(side for _, shape in self.layers for side in shape).most_common(1)[0][0]
+        """Width of the hidden states."""
+        return _hidden(self.layers)
 
     @property
     def widest(self) -> int:
@@ -74,12 +74,25 @@ def read_shapes(folder: Path) -> Shapes:
         around=sum(tensor.bytes for tensor in outside),
         stored=max(FLOAT_BYTES.get(tensor.dtype, 1) for tensor in blocks[0]),
         layers=tuple(layers),
-        vocabulary=max((max(tensor.shape) for tensor in matrices), default=0),
+        vocabulary=_vocabulary(matrices, layers),
         largest=max(tensor.elements for tensor in tensors),
         longest=longest_window(config),
         # Not more than there are.
         experts_per_token=min(as_number(config.get("num_experts_per_tok")) or 0, len(layers)),
     )
+
+
+def _hidden(layers: Iterable[tuple[str, tuple[int, int]]]) -> int:
+    """The commonest side of a block's matrices: nearly all read or write the hidden states."""
+    return Counter(side for _, shape in layers for side in shape).most_common(1)[0][0]
+
+
+def _vocabulary(
+    matrices: Iterable[StoredTensor], layers: Iterable[tuple[str, tuple[int, int]]]
+) -> int:
+    """The longest side of a matrix outside the blocks that is not the hidden states' width."""
+    hidden, shapes = _hidden(layers), [tensor.shape for tensor in matrices]
+    return max((side for shape in shapes for side in shape if side != hidden), default=hidden)
 
 
 def _split(

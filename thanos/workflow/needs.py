@@ -91,7 +91,8 @@ def _megabytes(spec: Spec, place: Place, machine: Machine) -> int:
         return evaluation_mb(spec, place, machine)
     if isinstance(spec, LatencySpec):
         return latency_mb(spec, place, machine)
-    return tokens_mb()
+    assert isinstance(spec, CalibrationSpec | WindowsSpec)
+    return tokens_mb(spec, place)
 
 
 def _minutes(spec: Spec, place: Place, on_gpu: bool) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..data.sources import evaluation_max_windows
 from ..identity import (
+    CalibrationSpec,
     EvaluationSpec,
     LatencySpec,
     ModelSpec,
@@ -14,21 +15,39 @@ from ..identity import (
     RecoverySpec,
     WindowsSpec,
 )
-from ..models.evaluation_plan import EvaluationPlan, Scoring, plan_evaluation
+from ..models.evaluation_plan import EvaluationPlan, Scoring, plan_evaluation, plan_latency
 from ..models.location import cached_folder, weight_files
 from ..models.memory_plan import MIB, MemoryPlan, Statistics, Work, plan_memory
 from ..models.shapes import read_shapes
 from ..models.shards import stored_tensors
 from ..opening import dequantized_folder, model_location
-from ..pruning.patterns import Structured, Unstructured
+from ..pruning.patterns import HeadsAndNeurons, Structured, Unstructured
 
-_PROGRAM = 800 * MIB  # interpreter and libraries
+_PROGRAM = 800 * MIB  # interpreter and libraries, of a training
 _TOKENS_PER_ITEM = 1024  # of a task: all of its requests
 _MOST_WINDOWS = 300  # of a corpus that does not say how many
-_TOKENS_MB = 1000
 # Of a training, per token: what a block keeps, in units of its width and of its widest layer's, and
 # copies of the logits.
 _BLOCK_STATES, _MLP_STATES, _LOGITS = 16, 4, 6
+# Of drawing or cutting windows: interpreter and libraries, and for every byte of the longest text
+# that is tokenised at once what the tokenizer keeps of it, more where every byte is a token.
+_TOKENS_PROGRAM = 375 * MIB
+_PER_BYTE, _PER_BYTE_TOKEN = 190, 300
+_BYTE_TOKENS = 512  # no larger vocabulary consists of little but bytes
+# MiB of the longest text of a source that is read from no file of the user's.
+_TEXTS = {
+    ("calibration", "docstrings"): 0.1,
+    ("calibration", "shuffled"): 0.1,
+    ("calibration", "code"): 0.3,
+    ("calibration", "c4"): 0.3,
+    ("calibration", "wikitext2"): 10.5,
+    ("calibration", "ptb"): 4.9,
+    ("evaluation", "docstrings"): 1.4,
+    ("evaluation", "code"): 3.7,
+    ("evaluation", "c4"): 3.0,
+    ("evaluation", "wikitext2"): 1.3,
+    ("evaluation", "ptb"): 0.5,
+}
 # Where the model is not on this machine, so that nothing is known of it.
 _UNKNOWN_MB = {"prune": 16000, "recover": 64000, "evaluate": 16000, "efficiency": 32000}
 
@@ -92,9 +111,20 @@ def plan_pruning(spec: PruningSpec, place: Place, folder: Path, *, on_device: bo
     return _planned(folder, work, on_device)
 
 
-def tokens_mb() -> int:
-    """`mem_mb` of drawing or cutting windows; texts are read as a stream."""
-    return _TOKENS_MB
+def tokens_mb(spec: CalibrationSpec | WindowsSpec, place: Place) -> int:
+    """`mem_mb` of drawing or cutting windows.
+
+    Raises:
+        UserError: the model on this machine is not usable.
+    """
+    use = "calibration" if isinstance(spec, CalibrationSpec) else "evaluation"
+    size = _TEXTS.get((use, spec.text.source), 0.0) * MIB
+    if spec.text.path is not None and (use, spec.text.source) != ("calibration", "c4"):
+        size = Path(spec.text.path).stat().st_size
+    folder = model_folder(spec.model, place)
+    bytes_only = folder is not None and _shapes(folder).vocabulary <= _BYTE_TOKENS
+    kept = size * (_PER_BYTE_TOKEN if bytes_only else _PER_BYTE)
+    return -(-int(_TOKENS_PROGRAM + kept) // MIB)
 
 
 def pruning_mb(spec: PruningSpec, place: Place, machine: Machine) -> int:
@@ -181,17 +211,15 @@ def recovery_mb(spec: RecoverySpec, place: Place, machine: Machine) -> int:
     return -(-int(_PROGRAM + bytes_per_weight * weights + 4 * tokens * states) // MIB)
 
 
-def latency_mb(spec: LatencySpec, place: Place, _: Machine) -> int:
+def latency_mb(spec: LatencySpec, place: Place, machine: Machine) -> int:
     """`mem_mb` of a measurement of latencies: the dense and the pruned model side by side."""
-    return _whole_models_mb(spec.pruning.model, place, 2) or _UNKNOWN_MB["efficiency"]
-
-
-def _whole_models_mb(model: ModelSpec, place: Place, models: int) -> int | None:
-    folder = model_folder(model, place)
+    folder = model_folder(spec.pruning.model, place)
     if folder is None:
-        return None
-    # On a CPU they compute in float32; the slack is for logits and copies of a layer.
-    return -(-int(_PROGRAM + 1.25 * models * 4 * _elements(folder)) // MIB)
+        return _UNKNOWN_MB["efficiency"]
+    served = max(spec.prompts, default=0) * max(spec.batches, default=0)
+    models = 3 if isinstance(spec.pruning.pattern, HeadsAndNeurons) else 2  # narrow, made of them
+    on_device = machine.computes_on_gpu(place)
+    return -(-plan_latency(folder, spec.context, served, models, on_device=on_device) // MIB)
 
 
 def model_folder(model: ModelSpec, place: Place) -> Path | None:
@@ -209,6 +237,7 @@ _folders: dict[tuple[str, str | None], Path] = {}
 _planned = functools.cache(
     lambda folder, work, on_device: plan_memory(folder, work, on_device=on_device)
 )
+_shapes = functools.cache(read_shapes)
 
 
 @functools.cache
