@@ -228,6 +228,7 @@ def _pruning(run: Run, layers: Sequence[dict[str, Any]] | None) -> dict[str, Any
     tokens = digest(None if spec.calibration is None else spec.calibration.identity())
     return {
         **{"sparsity": sparsity, "relative_error": 0.02, "seconds": 3.5},
+        "seconds_by_part": {"forward": 2.0, "gram": 0.5, "solve": 0.75, "other": 0.25},
         "peak_memory_bytes": 123456789,
         "layers": layers_of(sparsity, spec.damping, scale) if layers is None else list(layers),
         "calibration": {"corpus_sha256": "ca11b7a7e", "tokens_sha256": tokens},

@@ -22,6 +22,7 @@ from .identity import ModelSpec, PruningSpec, TextSpec
 from .identity.fingerprints import fingerprint
 from .models import BlocksInMemory, work_folder
 from .models.context import longest_window
+from .models.parts import timed_parts
 from .opening import open_tokenizer, window_length
 from .paths import expanded
 from .provenance import provenance
@@ -214,17 +215,19 @@ def _prune_loaded(
     tokens, drawn = _tokens(spec, text, length, lambda: tokenizer or _tokenizer_of(model))
     source = BlocksInMemory(model)
     check_layers(spec, source)
-    found, training, started = fingerprint(spec, place), model.training, time.perf_counter()
+    found, training = fingerprint(spec, place), model.training
     try:
         model.eval()
-        layers = prune_blocks(
-            *(spec, place, source, tokens, source), device=where, storage_dtype=model.dtype
-        )
+        with timed_parts(where) as seconds:
+            layers = prune_blocks(
+                *(spec, place, source, tokens, source), device=where, storage_dtype=model.dtype
+            )
     finally:
         model.train(training)
     record = {
         **summary(layers),
-        "seconds": time.perf_counter() - started,
+        "seconds": sum(seconds.values()),
+        "seconds_by_part": seconds,
         "layers": [layer_row(layer) for layer in layers],
         "spec": spec.to_json(),
         "calibration": drawn,

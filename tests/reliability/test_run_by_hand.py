@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from thanos.artifacts import verify_manifest
+from thanos.models.parts import PARTS
 from thanos.opening import window_length
 from thanos.stages.run import main
 
@@ -37,7 +38,10 @@ def test_a_run_prunes_evaluates_and_saves(command, model_folder, tmp_path):
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["perplexity"]["text"]["perplexity"] > 1
     assert metrics["pruning"]["sparsity"] == 0.5
-    layers = json.loads((out / "pruning.json").read_text())["layers"]
+    record = json.loads((out / "pruning.json").read_text())
+    assert record["seconds"] == sum(record["seconds_by_part"].values())
+    assert all(record["seconds_by_part"][name] > 0 for name in PARTS if name != "waiting")
+    layers = record["layers"]
     assert len(layers) == 2 * 7
     assert all(layer["damping"] == 0.01 for layer in layers)
     assert not list(model_folder.parent.glob(".out*"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 from results_folder import ResultsFolder, layer
 
 from thanos.config import Run
@@ -15,6 +16,7 @@ from thanos.errors import UserError
 from thanos.reporting.curves import layer_figure, sweep_figure
 from thanos.reporting.figures import main_figure
 from thanos.reporting.measures import Measure
+from thanos.reporting.parts import parts_figure
 from thanos.reporting.scales import loss_scale
 from thanos.reporting.style import look, render, save
 
@@ -181,3 +183,22 @@ def test_figures_import_no_pyplot() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_bars_of_a_pruning_are_as_long_as_it_took(
+    demo_runs: list[Run], results: ResultsFolder
+) -> None:
+    figure = parts_figure(results.collect(demo_runs).results)
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes] == ["doc-llama", "doc-opt"]
+    for axes in figure.axes:
+        labels = [text.get_text() for text in axes.get_yticklabels()]
+        assert labels[-2:] == ["2:4, Thanos", "2:4, Thanos (α=0.1)"]
+        bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+        assert max(bar.get_x() + bar.get_width() for bar in bars) == 3.5
+        assert sum(bar.get_width() for bar in bars) == 3.5 * len(labels)
+
+
+def test_runs_without_parts_have_no_bars(demo_runs: list[Run], results: ResultsFolder) -> None:
+    frame = results.collect(demo_runs[:2]).results
+    assert parts_figure(frame[~frame["metric"].str.startswith("seconds.")]) is None

@@ -34,6 +34,10 @@ def test_one_row_per_run_and_metric(results: ResultsFolder) -> None:
         ("raised_damping", ""): 0,
         ("relative_error", ""): 0.02,
         ("seconds", ""): 3.5,
+        ("seconds.forward", ""): 2.0,
+        ("seconds.gram", ""): 0.5,
+        ("seconds.other", ""): 0.25,
+        ("seconds.solve", ""): 0.75,
         ("sparsity", ""): 0.45,
     }
     first = frame[frame["metric"] == "perplexity"].iloc[0]

@@ -65,8 +65,9 @@ def test_without_a_dense_run_there_is_no_recovery(results: ResultsFolder) -> Non
     runs = [results.run()]
     frame = results.collect(runs).results
     assert set(recovered(frame)["metric"]) == {
-        "loss", "peak_memory_bytes", "raised_damping", "relative_error", "seconds", "sparsity"
-    }  # fmt: skip
+        *("loss", "peak_memory_bytes", "raised_damping", "relative_error", "seconds", "sparsity"),
+        *("seconds.forward", "seconds.gram", "seconds.other", "seconds.solve"),
+    }
     tables = comparison_tables(frame, results.collect(runs).windows)
     assert [table.name for table in tables] == ["main", "seconds"]
 

@@ -16,6 +16,7 @@ from thanos.pruning import InputStatistics
 from .dense import CalledWronglyError
 from .experts import ExpertMatrix, RoutedInputs
 from .linear import LinearLayer
+from .parts import part
 
 Passes = Iterable[Callable[[], object]]
 Layers = Mapping[str, LinearLayer]
@@ -74,6 +75,10 @@ def gather_statistics(
     dense: dict[str, Any] = {}  # what the batch's inputs are in the dense model
     owner_of = _sharing()
 
+    def add(name: str, x: Tensor) -> None:
+        with part("gram"):
+            statistics[name].update(x, dense.get(name))
+
     def assign(name: str, x: Tensor) -> None:
         if name in statistics:
             raise CalledWronglyError(name, 2)
@@ -81,12 +86,9 @@ def gather_statistics(
         if owner == name:
             owners[name] = plain[name]
             statistics[name] = InputStatistics(x.shape[-1], **options)
-            statistics[name].update(x, dense.get(name))
+            add(name, x)
         for each in plain if one_group else (name,):
             statistics[each] = statistics[owner]
-
-    def add(name: str, x: Tensor) -> None:
-        statistics[name].update(x, dense.get(name))
 
     def route(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         routed[name].see(args, kwargs, dense.get(name))

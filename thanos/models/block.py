@@ -10,6 +10,7 @@ from torch import nn
 from .activations import DenseTwin, Layers, gather_statistics, input_groups
 from .heap import release_freed
 from .layer import LayerRecord, PruneLayer, prune_linear_layer
+from .parts import part
 from .replay import Recording
 
 Order = Literal["block", "sublayer"]
@@ -63,22 +64,24 @@ class BlockPruning:
         for group in self._groups(index, layers, block, streams):
             inputs = {}
             if streams is not None and group:
-                inputs = gather_statistics(
-                    group,
-                    streams.pruned.passes(index, block, self.device),
-                    gram=self.gram,
-                    dtype=self.dtype,
-                    device=self.device,
-                    twin=self._dense_inputs(index, streams, twin),
-                    one_group=self.order == "sublayer",
-                )
+                with part("forward"):
+                    inputs = gather_statistics(
+                        group,
+                        streams.pruned.passes(index, block, self.device),
+                        gram=self.gram,
+                        dtype=self.dtype,
+                        device=self.device,
+                        twin=self._dense_inputs(index, streams, twin),
+                        one_group=self.order == "sublayer",
+                    )
             for name, layer in group.items():
                 release_freed()
                 # Popped, so that a Gram matrix is freed with the last layer that needs it.
                 seen = inputs.pop(name, None)
-                records[name] = prune_linear_layer(
-                    index, layer, seen, self.prune_layer, self.data_free, given.get(name)
-                )
+                with part("solve"):
+                    records[name] = prune_linear_layer(
+                        index, layer, seen, self.prune_layer, self.data_free, given.get(name)
+                    )
                 del seen
                 self.told(records[name])
         return [records[name] for name in layers]
@@ -90,7 +93,10 @@ class BlockPruning:
         if streams is None or self.order == "block" or not layers:
             yield layers
         else:
-            yield from input_groups(layers, next(streams.pruned.passes(index, block, self.device)))
+            run = next(streams.pruned.passes(index, block, self.device))
+            with part("forward"):
+                groups = input_groups(layers, run)
+            yield from groups
 
     def _dense_inputs(
         self, index: int, streams: Streams, twin: tuple[nn.Module, Layers] | None

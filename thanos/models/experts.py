@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812 (as everywhere)
 from thanos.pruning import InputStatistics
 
 from .linear import LinearLayer
+from .parts import part
 
 # What transformers says of an experts module, and the values of the layout that is known here:
 # gate_up_proj (E, 2I, H), gate above up, and down_proj (E, H, I).
@@ -134,11 +135,14 @@ class RoutedInputs:
             x = hidden[tokens]
             its = None if dense is None else dense[1][tokens]
             if up is not None:
-                up.update(x, its)
+                with part("gram"):
+                    up.update(x, its)
             if down is not None:
                 if dense is not None and its is not None:
                     its = _inner(dense[0], expert, its)
-                down.update(_inner(self._module, expert, x), its)
+                inner = _inner(self._module, expert, x)
+                with part("gram"):
+                    down.update(inner, its)
 
 
 def _inner(module: nn.Module, expert: int, x: Tensor) -> Tensor:

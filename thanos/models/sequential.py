@@ -21,6 +21,7 @@ from .dense import CalledWronglyError, refuse
 from .heap import release_freed
 from .layer import LayerRecord, PruneLayer, share_of_zeros
 from .linear import LinearLayer
+from .parts import part
 from .progress import report_progress
 from .reconstruction import Reconstruction, check_batches, reconstruct
 from .rehearsal import rehearse
@@ -93,9 +94,12 @@ def prune_model(
     wiring = Wiring(source.model, source.blocks, device) if units else None
     recording = dense = None
     if (statistics != "none" or reconstruction is not None) and len(done) < count:
-        windows = _checked_windows(source.model, windows)
-        probe = CausalProbe(source.model, source.blocks, windows)
-        recording = record(source.model, source.blocks, windows, batch_size, hidden)
+        with part("read"):
+            around = source.model
+        windows = _checked_windows(around, windows)
+        with part("forward"):
+            probe = CausalProbe(around, source.blocks, windows)
+            recording = record(around, source.blocks, windows, batch_size, hidden)
         rehearse(recording, source.blocks, skip)
         if reconstruction is not None:
             check_batches(len(recording.hidden))
@@ -121,11 +125,13 @@ def prune_model(
             name = source.blocks.name_of(index)
             with _advice(source.blocks, index, skip, device, batch_size):
                 twin = None
-                if dense is not None:
-                    twin = copy.deepcopy(source.take_dense(index, device))
-                block = source.take(index, device)
+                with part("read"):
+                    if dense is not None:
+                        twin = copy.deepcopy(source.take_dense(index, device))
+                    block = source.take(index, device)
                 if index == 0 and streams is not None:
-                    probe.check(block, device)
+                    with part("forward"):
+                        probe.check(block, device)
                 layers = {} if old else linear_layers(block, name, skip)
                 zeros = {} if masks is None or old else _zeros(masks, index, skip, device)
                 given: dict[str, dict[str, Any]] = {
@@ -146,15 +152,19 @@ def prune_model(
                 last = index + 1 == count
                 how = reconstruction if layers else None
                 if dense is not None and twin is not None and (how or not last):
-                    dense.advance(index, twin, device)
+                    with part("forward"):
+                        dense.advance(index, twin, device)
                 del twin, its
                 if how and recording is not None and dense is not None:
                     targets = dense.hidden
-                    found = reconstruct(index, layers, block, recording, targets, how, device)
+                    with part("solve"):
+                        found = reconstruct(index, layers, block, recording, targets, how, device)
                     new = [_trained(record, layers[record.name], found) for record in new]
                 if recording is not None and not last:
-                    recording.advance(index, block, device)
-            source.give_back(index, block, done[index] if old else new)
+                    with part("forward"):
+                        recording.advance(index, block, device)
+            with part("write"):
+                source.give_back(index, block, done[index] if old else new)
             release_freed()
             progress.block(index)
             records += done[index] if old else new
@@ -171,7 +181,8 @@ def _zeros(
     masks: BlockSource, index: int, skip: Collection[str], device: torch.device | str
 ) -> dict[str, dict[str, Tensor]]:
     """Where the weights of a block of a model that was pruned before are zero, by layer name."""
-    block = masks.take(index, device)
+    with part("read"):
+        block = masks.take(index, device)
     layers = linear_layers(block, masks.blocks.name_of(index), skip)
     zeros = {name: {"given_mask": layer.weight == 0} for name, layer in layers.items()}
     masks.give_back(index, block, ())

@@ -10,6 +10,7 @@ from thanos.pruning import InputStatistics
 from .activations import Layers, gather_statistics
 from .blocks import linear_layers
 from .heap import release_freed
+from .parts import part
 from .replay import record
 from .source import BlockSource
 
@@ -45,14 +46,18 @@ def survey(
     recording = record(source.model, source.blocks, windows, batch_size, hidden)
     found: dict[str, float] = {}
     for index in range(len(source.blocks)):
-        block = source.take(index, device)
+        with part("read"):
+            block = source.take(index, device)
         layers = linear_layers(block, source.blocks.name_of(index), skip)
         if layers:
             passes = recording.passes(index, block, device)
-            found |= measure(
-                layers, gather_statistics(layers, passes, gram=gram, dtype=dtype, device=device)
-            )
-        recording.advance(index, block, device)
+            with part("forward"):
+                seen = gather_statistics(layers, passes, gram=gram, dtype=dtype, device=device)
+            with part("solve"):
+                found |= measure(layers, seen)
+            del seen
+        with part("forward"):
+            recording.advance(index, block, device)
         source.give_back(index, block, ())
         release_freed()
     return found

@@ -106,8 +106,8 @@ class Collected:
             `mean_acc` in percent (dataset: task, or `zero_shot`); `word_perplexity`, lm-eval's
             (dataset: task), and any other metric of a task by its name; `subtask_acc` (dataset:
             `group/task`); `sparsity`, `relative_error`, `seconds`, `peak_memory_bytes` of the
-            pruning (dataset empty); `recovery.<key>` of the training afterwards, `size.<key>`,
-            `efficiency.<key>`.
+            pruning and `seconds.<part>` of its parts (dataset empty); `recovery.<key>` of the
+            training afterwards, `size.<key>`, `efficiency.<key>`.
         layers: one row per run and layer, with `LAYER_COLUMNS`.
         windows: one row per run, corpus and evaluation window, with its loss and, where the dense
             model was compared, `FROM_DENSE`.
@@ -210,6 +210,8 @@ def _measurements(run: RunFiles) -> Iterator[dict[str, Any]]:
         for key in ("sparsity", "relative_error", "seconds", "peak_memory_bytes"):
             if run.pruning.get(key) is not None:
                 yield {"metric": key, "value": run.pruning[key]}
+        for key, value in numbers(run.pruning.get("seconds_by_part", {}), "seconds"):
+            yield {"metric": key, "value": value}
         for key in _OF_TRAINING if run.recovery else ():
             if run.recovery[key] is not None:
                 yield {"metric": f"recovery.{key}", "value": run.recovery[key]}

@@ -1,7 +1,7 @@
 """The one visual language of all figures: a colour and a marker per method, sizes, file formats."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -139,7 +140,7 @@ def legend(
     place_legend(figure, handles)
 
 
-def place_legend(figure: Figure, handles: list[Line2D]) -> None:
+def place_legend(figure: Figure, handles: Sequence[Artist]) -> None:
     """A legend above all panels, as many to a row as fit; the figure grows by its height."""
     widths = [_LEGEND_SYMBOL + len(str(handle.get_label())) * _CHARACTER for handle in handles]
     available = figure.get_figwidth()

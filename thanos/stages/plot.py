@@ -24,6 +24,7 @@ from ..reporting.gap_figure import gap_figures
 from ..reporting.heatmap import GRID_AXES, component_figure
 from ..reporting.labels import DENSE, column_of, pattern_label
 from ..reporting.measures import FROM_DENSE, Measure, main_measures, only_pruned
+from ..reporting.parts import parts_figure
 from ..reporting.run_files import read_listing
 from ..reporting.serving import serving_figure
 from ..reporting.style import save
@@ -31,6 +32,7 @@ from ..reporting.style import save
 _LOOK = "One colour and marker per method throughout; hollow: with outlier rows."
 _SWEEP = f"Bars are 95% intervals over seeds, the dotted line is the dense model. {_LOOK}"
 _BESIDE_DENSE = f"Bars are 95% intervals over seeds. {_LOOK}"
+_PARTS = "Where the seconds of pruning go, with other jobs beside it; means over seeds."
 _TIME = f"Wall time, with other jobs beside it. {_LOOK}"
 _DOTS = f"Placed by the distance to the dense model; bars are 95% intervals over seeds. {_LOOK}"
 _GAP = (
@@ -108,6 +110,8 @@ def _figures(
         name = f"layers-{model}-{str(pattern).replace(':', '-')}"
         caption = f"{model}, {pattern_label(str(pattern)).title}. {_LAYERS}"
         yield name, layer_figure(pruned, str(model), str(pattern)), f"layers-{model}", caption
+    if (parts := parts_figure(frame)) is not None:
+        yield "seconds-by-part", parts, "seconds", _PARTS
 
 
 def _go_together(frame: pd.DataFrame, axes: list[str]) -> bool:

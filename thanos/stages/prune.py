@@ -33,6 +33,7 @@ from ..models import (
     weights_of,
     work_folder,
 )
+from ..models.parts import part, timed_parts
 from ..opening import dense_folder, open_tokenizer
 from ..provenance import provenance
 from ..pruner import check_layers, layer_row, prune_blocks, summary
@@ -62,41 +63,43 @@ def prune(
     check_copied(folder)
     plan = plan_pruning(spec, place, folder, on_device=is_accelerator(device))
     logger.info("expected peak memory: %s", plan)
-    started = time.perf_counter()
     forget_peak(device)
     dtype = computing_dtype(device)
-    finished = FinishedBlocks(work, _causes(spec, found, drawn, device, dtype))
-    resumed = len(finished)
-    model = StreamedBlocks(
-        folder, dtype=dtype, trust_remote_code=spec.model.trust_remote_code, finished=finished
-    )
-    check_layers(spec, model)
-    size = model.hidden_bytes(0 if windows is None else windows.numel())
-    size *= spec.streams
-    room = partial(hidden_states, size, place.hidden_budget, work)
-    layers = prune_blocks(
-        spec,
-        place,
-        model,
-        windows,
-        StreamedBlocks(folder, dtype=dtype, trust_remote_code=spec.model.trust_remote_code),
-        device=device,
-        storage_dtype=model.storage_dtype,
-        done=tuple(finished.records),
-        hidden=room(),
-        dense_hidden=room() if spec.streams > 1 else None,
-    )
-    facts = {
-        "spec": spec.to_json(),
-        "calibration": drawn,
-        "provenance": provenance(
-            began, found, place=place, used=used(device, dtype or model.storage_dtype)
-        ),
-    }
-    manifest = publish(copied(folder, finished.tensors, work), facts, checkpoint)
+    with timed_parts(device) as seconds:
+        finished = FinishedBlocks(work, _causes(spec, found, drawn, device, dtype))
+        resumed = len(finished)
+        model = StreamedBlocks(
+            folder, dtype=dtype, trust_remote_code=spec.model.trust_remote_code, finished=finished
+        )
+        check_layers(spec, model)
+        size = model.hidden_bytes(0 if windows is None else windows.numel())
+        size *= spec.streams
+        room = partial(hidden_states, size, place.hidden_budget, work)
+        layers = prune_blocks(
+            spec,
+            place,
+            model,
+            windows,
+            StreamedBlocks(folder, dtype=dtype, trust_remote_code=spec.model.trust_remote_code),
+            device=device,
+            storage_dtype=model.storage_dtype,
+            done=tuple(finished.records),
+            hidden=room(),
+            dense_hidden=room() if spec.streams > 1 else None,
+        )
+        facts = {
+            "spec": spec.to_json(),
+            "calibration": drawn,
+            "provenance": provenance(
+                began, found, place=place, used=used(device, dtype or model.storage_dtype)
+            ),
+        }
+        with part("write"):
+            manifest = publish(copied(folder, finished.tensors, work), facts, checkpoint)
     return {
         **summary(layers),
-        "seconds": time.perf_counter() - started,
+        "seconds": sum(seconds.values()),
+        "seconds_by_part": seconds,
         "peak_memory_bytes": peak_memory(device) or host_peak(),
         "memory_plan": asdict(plan),
         "resumed_blocks": resumed,
