@@ -2,8 +2,14 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from thanos.pruning import InputStatistics, PruningError
+from thanos.pruning.precision import widens_products
+from thanos.pruning.statistics import _squares
+
+# The products in place that torch does not count by itself, from the shapes.
+IN_PLACE = {torch.ops.aten.addmm_: lambda c, a, b, **_: 2 * a[0] * a[1] * b[1]}
 
 
 def test_sums_over_tokens() -> None:
@@ -37,6 +43,63 @@ def test_diagonal_only() -> None:
     assert diagonal.squared_norms.shape == (4,)
     with pytest.raises(PruningError, match="Gram"):
         _ = diagonal.gram
+
+
+def whole_numbers(tokens: int, width: int) -> torch.Tensor:
+    """Inputs whose products and sums are exact in any order and precision."""
+    generator = torch.Generator().manual_seed(width)
+    return torch.randint(-8, 9, (tokens, width), generator=generator).float()
+
+
+@pytest.mark.parametrize("width", [1, 255, 256, 257, 320, 513, 700, 1024])
+def test_halves_make_a_whole_whenever_it_is_read(width: int) -> None:
+    x = whole_numbers(3 * 50, width)
+    statistics = InputStatistics(width)
+    for batch in x.split(50):
+        statistics.update(batch)
+        if len(batch) and statistics.tokens == 100:
+            assert torch.equal(statistics.gram, x[:100].T @ x[:100])
+    assert torch.equal(statistics.squared_norms, x.square().sum(0))
+    assert torch.equal(statistics.gram, x.T @ x)
+
+
+def test_hardly_more_than_half_of_the_products_is_computed() -> None:
+    statistics, x = InputStatistics(2048), torch.ones(2, 2048)
+    with FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter:
+        statistics.update(x)
+    assert counter.get_total_flops() == pytest.approx((0.5 + 1 / 16) * 2 * 2 * 2048**2, rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("width", [3, 300])
+def test_half_precision_is_multiplied_as_it_is_where_the_device_widens(
+    dtype: torch.dtype, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a device stands in here: its product takes half precision and gives float32."""
+    seen = []
+
+    def mm(one: torch.Tensor, other: torch.Tensor, *, out_dtype: torch.dtype) -> torch.Tensor:
+        seen.append((one.dtype, other.dtype))
+        return one.to(out_dtype) @ other.to(out_dtype)
+
+    x = whole_numbers(20, width)
+    widens_products.cache_clear()
+    monkeypatch.setattr(torch, "mm", mm)
+    try:
+        single, double = (InputStatistics(width, dtype=d) for d in (torch.float32, torch.float64))
+        for statistics in (single, double):
+            statistics.update(x.to(dtype))
+    finally:
+        widens_products.cache_clear()
+    assert set(seen) == {(dtype, dtype)}
+    assert len(seen) == 1 + len(list(_squares(0, width)))  # the question, and none in float64
+    assert torch.equal(single.gram, x.T @ x)
+    assert torch.equal(double.gram.float(), x.T @ x)
+    assert double.gram.dtype == torch.float64
+
+
+def test_the_cpu_widens_nothing() -> None:
+    assert not widens_products("cpu", torch.bfloat16)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,6 +1,6 @@
 """What calibration tells about a layer's inputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -8,10 +8,13 @@ from torch import Tensor
 
 from .errors import PruningError
 from .factorization import InverseFactor, factorize
-from .precision import exact_matmul
+from .precision import exact_matmul, widens_products
 
 # Inputs are converted to the accumulation dtype in slices of this many tokens.
 _TOKENS_PER_SLICE = 16384
+# Half of a Gram matrix is computed in squares; up to this width a whole one is as fast.
+_SMALLEST = 256
+_ALIGNED = 64  # where squares begin and end, for the kernels' sake
 
 Shared = TypeVar("Shared")
 
@@ -44,6 +47,7 @@ class InputStatistics:
         self.tokens = 0
         shape = (in_features, in_features) if gram else (in_features,)
         self._sums = torch.zeros(shape, dtype=dtype, device=device)
+        self._mirrored = True  # whether what is right of the diagonal is up to date
         self._cross = torch.zeros_like(self._sums) if cross else None
         self._shared: dict[str, tuple[Any, Any]] = {}
 
@@ -64,6 +68,11 @@ class InputStatistics:
                 "the Gram matrix is needed, but the statistics hold only its diagonal; "
                 "accumulate them with gram=True"
             )
+        if not self._mirrored:
+            for rows, columns in _squares(0, self.in_features):
+                if rows != columns:
+                    self._sums[columns, rows] = self._sums[rows, columns].T
+            self._mirrored = True
         return self._sums
 
     @property
@@ -135,15 +144,40 @@ class InputStatistics:
         tokens = x.reshape(-1, self.in_features)
         for start in range(0, len(tokens), _TOKENS_PER_SLICE):
             part = slice(start, start + _TOKENS_PER_SLICE)
-            X = tokens[part].to(device=self._sums.device, dtype=self.dtype)  # (T, b)
+            X = tokens[part].to(self._sums.device)  # (T, b)
             if self.has_gram:
-                with exact_matmul():
-                    self._sums.addmm_(X.T, X)
+                self._add_products(X)
             else:
-                self._sums += X.square().sum(0)
+                self._sums += X.to(self.dtype).square().sum(0)
             if self._cross is not None:
                 assert dense is not None
+                X = X.to(self.dtype)
                 moved = dense.reshape(-1, self.in_features)[part].to(X) - X
                 with exact_matmul():
                     self._cross.addmm_(moved.T, X)
         self.tokens += tokens.shape[0]
+
+    def _add_products(self, X: Tensor) -> None:
+        """Add Xᵀ X on and below the diagonal; `gram` fills in the other half."""
+        widened = self.dtype == torch.float32 and widens_products(X.device.type, X.dtype)
+        if not widened:
+            X = X.to(self.dtype)
+        self._mirrored = False
+        with exact_matmul():
+            for rows, columns in _squares(0, self.in_features):
+                left, right, sums = X[:, rows].T, X[:, columns], self._sums[rows, columns]
+                if widened:
+                    sums += torch.mm(left, right, out_dtype=self.dtype)
+                else:
+                    sums.addmm_(left, right)
+
+
+def _squares(start: int, end: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of the squares that cover a symmetric matrix on and below the diagonal."""
+    if end - start <= _SMALLEST:
+        yield slice(start, end), slice(start, end)
+        return
+    middle = start + -(-(end - start) // (2 * _ALIGNED)) * _ALIGNED
+    yield slice(middle, end), slice(start, middle)
+    yield from _squares(start, middle)
+    yield from _squares(middle, end)
