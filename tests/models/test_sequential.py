@@ -1,5 +1,7 @@
+import copy
 import logging
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -138,15 +140,59 @@ def test_the_last_block_runs_once_and_the_others_twice(tiny, windows):
     model = tiny("llama")
     runs = [0, 0, 0]
     for index, block in enumerate(model.model.layers):
-        block.mlp.register_forward_hook(
-            lambda _, args, output, index=index: runs.__setitem__(
-                index, runs[index] + (len(output) == 5 and not output.is_meta)
+        block.mlp.register_forward_pre_hook(
+            lambda _, args, index=index: runs.__setitem__(
+                index, runs[index] + (len(args[0]) == 5 and not args[0].is_meta)
             )
         )
 
     prune_model(model, windows, halve, statistics="gram", batch_size=5)
 
     assert runs == [2, 2, 1]  # beside the rehearsal on the meta device and the probe of one window
+
+
+@torch.no_grad()
+def test_what_no_layer_reads_is_not_computed(any_dense_model, windows):
+    """The layer that a block reaches last runs where its outputs are the next block's inputs."""
+    begun, finished = {}, Counter()
+
+    def whole(x):
+        return not x.is_meta and x.shape[:-1].numel() == windows.numel()
+
+    def begin(name):
+        return lambda _, args: begun.update({name: whole(args[0]) and len(begun)})
+
+    def finish(name):
+        return lambda _, args, __: finished.update([name] if whole(args[0]) else [])
+
+    for name, layer in all_layers(any_dense_model).items():
+        layer.module.register_forward_pre_hook(begin(name))
+        layer.module.register_forward_hook(finish(name))
+    prune_model(any_dense_model, windows, halve, statistics="gram", batch_size=len(windows))
+
+    for index, block in enumerate(find_blocks(any_dense_model).names):
+        names = [name for name in begun if name.startswith(f"{block}.")]
+        last = finished[names[-1]]
+        assert last == (index < 2)
+        assert all(finished[name] == last + 1 for name in names[:-1])
+
+
+def test_where_a_pass_ends_changes_nothing(any_model, windows, monkeypatch):
+    other = copy.deepcopy(any_model)
+
+    def prune(weight, inputs):
+        return prune_weight(weight, inputs, method="sparsegpt", pattern="0.5")
+
+    options = {"statistics": "gram", "batch_size": 2, "data_free": halve}
+    records = prune_model(any_model, windows, prune, **options)
+    monkeypatch.setattr("thanos.models.activations.end_after", lambda enough: lambda name: None)
+    expected = prune_model(other, windows, prune, **options)
+
+    assert [replace(record, seconds=0) for record in records] == [
+        replace(record, seconds=0) for record in expected
+    ]
+    for name, weight in other.state_dict().items():
+        assert torch.equal(any_model.state_dict()[name], weight), name
 
 
 def test_half_precision_model_stays_half_and_finite(tiny, windows):

@@ -1,14 +1,14 @@
 """Gather the statistics of the inputs that a block's linear layers receive."""
 
 import itertools
+import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from thanos.errors import UserError
 from thanos.pruning import InputStatistics
@@ -17,6 +17,7 @@ from .dense import CalledWronglyError
 from .experts import ExpertMatrix, RoutedInputs
 from .linear import LinearLayer
 from .parts import part
+from .watching import end_after, until_seen, watch, watch_experts
 
 Passes = Iterable[Callable[[], object]]
 Layers = Mapping[str, LinearLayer]
@@ -44,9 +45,11 @@ def gather_statistics(
     device: torch.device | str,
     twin: DenseTwin | None = None,
     one_group: bool = False,
+    rehearsed: bool = False,
 ) -> dict[str, InputStatistics]:
     """Run each of `passes` and return the statistics of every layer's inputs, by layer name.
 
+    A pass ends when the last layer is about to run: what it makes of its inputs is not wanted.
     Layers that are given the very same tensor (query, key and value; gate and up) share one
     object: who shares with whom is seen in the first pass, not guessed from names. An expert's
     matrices get the statistics of the tokens that are routed to it, which may be none.
@@ -59,6 +62,8 @@ def gather_statistics(
         device: where the statistics live.
         twin: the block in the dense model; with it the statistics hold C as well.
         one_group: the layers are one of `input_groups`: a pass ends when their input is seen.
+        rehearsed: each layer is known to be called once; otherwise the first pass goes to its end,
+            to see it.
 
     Raises:
         CalledWronglyError: a layer is not called, or called twice, in a pass.
@@ -96,8 +101,10 @@ def gather_statistics(
     of_twin = itertools.repeat({}) if twin is None else _dense_inputs(twin, layers, one_group)
     see, watched = assign, plain
     for run, dense in zip(passes, of_twin, strict=False):  # noqa: B007 (read by the functions)
-        with _watch(watched, see, one_group), _watch_experts(experts, route, one_group):
-            _until_seen(run)
+        enough = 1 if one_group else len(watched) + len(experts)
+        ended = end_after(math.inf if see is assign and not (one_group or rehearsed) else enough)
+        with watch(watched, see, ended), watch_experts(experts, route, ended):
+            until_seen(run)
         if see is assign:
             _refuse_unseen(plain, statistics)
             see, watched = add, owners
@@ -112,7 +119,9 @@ def gather_statistics(
     return statistics
 
 
-def input_groups(layers: Layers, run: Callable[[], object]) -> list[dict[str, LinearLayer]]:
+def input_groups(
+    layers: Layers, run: Callable[[], object], *, rehearsed: bool = False
+) -> list[dict[str, LinearLayer]]:
     """The layers in groups that are given the very same tensor, as the forward pass reaches them.
 
     The gate and up matrices of all experts of a mixture are one group, their down matrices the
@@ -121,6 +130,7 @@ def input_groups(layers: Layers, run: Callable[[], object]) -> list[dict[str, Li
     Args:
         layers: by name.
         run: runs their block on one batch.
+        rehearsed: see `gather_statistics`.
 
     Raises:
         CalledWronglyError: a layer is not called, or called twice.
@@ -140,8 +150,9 @@ def input_groups(layers: Layers, run: Callable[[], object]) -> list[dict[str, Li
             seen[name] = None
             groups.setdefault((module, layer.parameter == "down_proj"), []).append(name)
 
-    with _watch(plain, note), _watch_experts(experts, note_experts):
-        run()
+    ended = end_after(len(plain) + len(experts) if rehearsed else math.inf)
+    with watch(plain, note, ended), watch_experts(experts, note_experts, ended):
+        until_seen(run)
     _refuse_unseen(layers, seen)
     return [{name: layers[name] for name in names} for names in groups.values()]
 
@@ -164,8 +175,9 @@ def _dense_inputs(twin: DenseTwin, layers: Layers, one_group: bool) -> Iterator[
             module = next(iter(experts[name].values())).module
             found[name] = (module, hidden.clone())  # noqa: B023
 
-        with _watch(plain, keep, one_group), _watch_experts(experts, keep_routed, one_group):
-            _until_seen(run)
+        ended = end_after(1 if one_group else len(plain) + len(experts))
+        with watch(plain, keep, ended), watch_experts(experts, keep_routed, ended):
+            until_seen(run)
         yield found
 
 
@@ -196,62 +208,3 @@ def _sharing() -> Callable[[str, Tensor], str]:
 def _refuse_unseen(layers: Layers, seen: Mapping[str, Any]) -> None:
     for name in layers.keys() - seen.keys():
         raise CalledWronglyError(name, 0)
-
-
-class _SeenError(Exception):
-    """Ends a pass of which nothing more is wanted."""
-
-
-def _until_seen(run: Callable[[], object]) -> None:
-    with suppress(_SeenError):
-        run()
-
-
-@contextmanager
-def _watch_experts(
-    experts: Mapping[str, Mapping[str, ExpertMatrix]],
-    see: Callable[[str, tuple[Any, ...], dict[str, Any]], None],
-    stop: bool = False,
-) -> Iterator[None]:
-    """Call `see(name, args, kwargs)` whenever a module of experts is about to run."""
-
-    def hook(name: str) -> Callable[..., None]:
-        def seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            see(name, args, kwargs)
-            if stop:
-                raise _SeenError
-
-        return seen
-
-    modules = {name: next(iter(own.values())).module for name, own in experts.items()}
-    handles = [
-        module.register_forward_pre_hook(hook(name), with_kwargs=True)
-        for name, module in modules.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _watch(
-    layers: Layers, see: Callable[[str, Tensor], None], stop: bool = False
-) -> Iterator[None]:
-    """Call `see(name, input)` whenever one of the layers is about to run."""
-
-    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def seen(module: nn.Module, args: tuple[Any, ...]) -> None:
-            see(name, args[0])
-            if stop:
-                raise _SeenError
-
-        return seen
-
-    handles = [layer.module.register_forward_pre_hook(hook(n)) for n, layer in layers.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -1,6 +1,6 @@
 """Prune the linear layers of one decoder block, calibrated on what they are given there."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ class BlockPruning:
     device: torch.device | str
     order: Order
     told: Callable[[LayerRecord], None]  # of every layer that is done
+    rehearsed: Collection[int]  # blocks whose layers are known to be called once
 
     def prune(
         self,
@@ -73,6 +74,7 @@ class BlockPruning:
                         device=self.device,
                         twin=self._dense_inputs(index, streams, twin),
                         one_group=self.order == "sublayer",
+                        rehearsed=index in self.rehearsed,
                     )
             for name, layer in group.items():
                 release_freed()
@@ -95,7 +97,7 @@ class BlockPruning:
         else:
             run = next(streams.pruned.passes(index, block, self.device))
             with part("forward"):
-                groups = input_groups(layers, run)
+                groups = input_groups(layers, run, rehearsed=index in self.rehearsed)
             yield from groups
 
     def _dense_inputs(

@@ -7,6 +7,7 @@ is left for the real run.
 
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from functools import partial
 
 import torch
@@ -20,7 +21,7 @@ from .replay import Recording
 
 
 @torch.no_grad()
-def rehearse(recording: Recording, blocks: DecoderBlocks, skip: Collection[str]) -> None:
+def rehearse(recording: Recording, blocks: DecoderBlocks, skip: Collection[str]) -> set[int]:
     """Check that every layer to prune is called once when its block runs.
 
     Args:
@@ -28,11 +29,14 @@ def rehearse(recording: Recording, blocks: DecoderBlocks, skip: Collection[str])
         blocks: the model's; they may lie anywhere.
         skip: see `linear_layers`.
 
+    Returns:
+        The blocks that could be rehearsed.
+
     Raises:
         UserError: a layer is not called, or more than once; the message names all of them.
     """
     trial = Recording([recording.hidden[0].to("meta")], [recording.calls[0]])
-    faults = {}
+    faults, complete = {}, set()
     for index, block in enumerate(blocks.modules):
         layers = linear_layers(block, blocks.name_of(index), skip)
         plain = {n: own for n, own in layers.items() if not isinstance(own, ExpertMatrix)}
@@ -41,17 +45,16 @@ def rehearse(recording: Recording, blocks: DecoderBlocks, skip: Collection[str])
             layer.module.register_forward_pre_hook(partial(_count, called, name))
             for name, layer in plain.items()
         ]
-        complete = True
-        try:
+        with suppress(Exception):  # depends on values; the real run will tell
             trial.advance(index, _OnMeta(block), "meta")
-        except Exception:  # depends on values; the real run will tell
-            complete = False
+            complete.add(index)
         for handle in handles:
             handle.remove()
         for name in plain:
-            if called[name] > 1 or (complete and not called[name]):
+            if called[name] > 1 or (index in complete and not called[name]):
                 faults[name] = calls_fault(called[name])
     refuse(faults, blocks.names, skip, everywhere=True)
+    return complete
 
 
 def _count(called: Counter[str], name: str, *_: object) -> None:

@@ -93,6 +93,7 @@ def prune_model(
     count, done = len(source.blocks), tuple(done)
     wiring = Wiring(source.model, source.blocks, device) if units else None
     recording = dense = None
+    rehearsed: set[int] = set()
     if (statistics != "none" or reconstruction is not None) and len(done) < count:
         with part("read"):
             around = source.model
@@ -100,7 +101,7 @@ def prune_model(
         with part("forward"):
             probe = CausalProbe(around, source.blocks, windows)
             recording = record(around, source.blocks, windows, batch_size, hidden)
-        rehearse(recording, source.blocks, skip)
+        rehearsed = rehearse(recording, source.blocks, skip)
         if reconstruction is not None:
             check_batches(len(recording.hidden))
         dense = recording.again(dense_hidden) if correction or reconstruction else None
@@ -116,6 +117,7 @@ def prune_model(
             device=device,
             order=order,
             told=progress.layer,
+            rehearsed=rehearsed,
         )
         for index in range(count):
             old = index < len(done)
