@@ -7,19 +7,25 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from thanos.config import resolve
 from thanos.errors import UserError
 from thanos.paths import PROJECT
 from thanos.pruning import parse_pattern
 from thanos.timing.measure import KNOWN_METHODS
 from thanos.timing.suite import load_timing, parse_shape
+from thanos.timing.whole import OperationCounter
 
 SUITES = sorted((PROJECT / "conf" / "timing").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("file", SUITES, ids=lambda file: file.stem)
 def test_shipped_suites_are_sound(file: Path) -> None:
-    for grid in load_timing(file).grids:
+    suite = load_timing(file)
+    for own in suite.prunings:
+        assert resolve([*suite.common, *own]).method.name in KNOWN_METHODS
+    for grid in suite.grids:
         assert all(parse_shape(shape) for shape in grid.shapes)
         assert all(parse_pattern(pattern) for pattern in grid.patterns)
         assert set(grid.methods) <= set(KNOWN_METHODS)
@@ -84,6 +90,82 @@ def test_the_command_writes_table_figures_and_rows(tmp_path: Path) -> None:
     text = re.sub(r"\s+", " ", (tmp_path / "timing/timing.md").read_text())
     assert "64 × 64, unstructured" in text.lower()
     assert "× pseudocode" in text
+
+
+def test_whole_prunings_are_timed_by_part_beside_their_arithmetic(tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "{threads: 1, repeats: 1, common: [model=doc-llama, calibration.windows=2], prunings: "
+        '[[method=wanda, "pattern=2:4", layer_errors=false, model.context=64]]}'
+    )
+    result = run(suite, tmp_path / "timing")
+    assert result.returncode == 0, result.stderr
+    recorded = json.loads((tmp_path / "timing/timing.json").read_text())
+    (row,) = recorded["prunings"]
+    assert 0 < sum(row["parts"].values()) < row["seconds"]  # which begins with the arguments
+    assert row["limit_ratio"] > 1
+    config = json.loads((PROJECT / "thanos/testbed/models/doc-llama/config.json").read_text())
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    keys = config["num_key_value_heads"] * hidden // config["num_attention_heads"]
+    weights = 2 * hidden * (hidden + keys) + 3 * hidden * inner
+    attention = 2 * 64 * hidden  # causal: half of all pairs, scores and sums
+    whole, blocks, tokens = 2 * weights + attention, config["num_hidden_layers"], 2 * 64
+    # Gathering leaves out the last projection; the last block is not run again. Before them the
+    # probe runs the first block on two windows.
+    passes = blocks * (whole - 2 * hidden * inner) + (blocks - 1) * whole + whole
+    assert row["operations"] == pytest.approx(tokens * passes, rel=0.01)
+    assert "Seconds by part" in (tmp_path / "timing/prunings.md").read_text()
+
+
+def test_operations_are_counted_where_something_is_computed() -> None:
+    A = torch.eye(8) * torch.arange(1, 9)
+    X = torch.ones(8, 3)
+    counts = []
+    for action in (
+        lambda: A @ X,
+        lambda: A[None] @ X[None],
+        lambda: torch.addmm(X, A, X),
+        lambda: torch.nn.functional.linear(X.T, A, torch.ones(8)),
+        lambda: A.to("meta") @ X.to("meta"),
+        lambda: A + A,
+        lambda: torch.linalg.cholesky(A),
+        lambda: torch.linalg.solve_triangular(A, X, upper=False),
+        lambda: torch.cholesky_solve(X, A),
+    ):
+        with torch.no_grad(), OperationCounter() as counter:
+            action()
+        counts.append(counter.count)
+    assert counts == [*[2 * 8 * 8 * 3] * 4, 0, 0, 8**3 // 3, 8 * 8 * 3, 2 * 8 * 8 * 3]
+
+
+@pytest.mark.slow
+def test_another_revision_takes_turns(tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "{threads: 1, repeats: 2, revisions: [HEAD], common: [model=doc-llama], prunings: "
+        '[[method=wanda, "pattern=2:4", calibration.windows=2]]}'
+    )
+    result = run(suite, tmp_path / "timing")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "timing/timing.json").read_text())["prunings"]
+    assert [(row["code"], row["repeats"]) for row in rows] == [("HEAD", 2), ("today", 2)]
+
+
+@pytest.mark.parametrize(
+    ("suite", "message"),
+    [
+        ("{}", "neither grids nor prunings"),
+        ("{device: cuda, prunings: [[method=thanos]]}", "whole prunings are timed on the CPU"),
+        ("{prunings: [[method=dense]], common: [model=doc-llama]}", "a pruning that calibrates"),
+        ("{prunings: [[method=thanos]], revisions: [no-such]}", "revision 'no-such' is not in"),
+    ],
+)
+def test_what_cannot_be_timed_is_one_line(tmp_path: Path, suite: str, message: str) -> None:
+    (tmp_path / "suite.yaml").write_text(suite)
+    result = run(tmp_path / "suite.yaml", tmp_path / "timing")
+    assert result.returncode != 0
+    assert message in result.stderr.strip().splitlines()[-1]
+    assert not (tmp_path / "timing").exists()
 
 
 def test_an_unknown_method_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

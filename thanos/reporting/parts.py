@@ -17,6 +17,7 @@ _COLOURS = {
     **{"read": "#56B4E9", "forward": "#0072B2", "gram": "#009E73", "solve": "#D55E00"},
     **{"write": "#E69F00", "waiting": "#CC79A7", "other": "#999999"},
 }
+PARTS = tuple(_COLOURS)
 _KEYS = ("pattern", "method", *VARIANT_COLUMNS)
 _BAR = 0.17  # inches from one bar to the next
 _AROUND = 0.5  # a panel's title and ticks

@@ -1,12 +1,14 @@
-"""Time the pruning of single layers: every method against the published formulations, in one run.
+"""Time the pruning of single layers, beside the published formulations, or of whole models.
 
     python -m thanos.stages.timing conf/timing/cpu.yaml --output results/timing [threads=2 …]
 
 Methods take turns and every number is the median of several repetitions, so that a busy machine
-slows all of them alike. Writes timing.json, a table and log-log figures.
+slows all of them alike. Writes timing.json, tables, and log-log figures of layers.
 """
 
+import shutil
 import sys
+import tempfile
 import time
 from itertools import product
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Any
 from ..artifacts import atomic_folder, write_json
 from ..command import parser, run_command
 from ..errors import UserError
+
+_TODAY = "today"  # the code as it is
 
 
 def measure(suite: Any, device: str) -> list[dict[str, Any]]:
@@ -54,6 +58,61 @@ def measure(suite: Any, device: str) -> list[dict[str, Any]]:
     return rows
 
 
+def measure_prunings(suite: Any, work: Path) -> list[dict[str, Any]]:
+    """Rows of `thanos.timing.whole.summary` for every pruning of a `TimingSuite`, by every code.
+
+    Args:
+        suite: with `prunings`.
+        work: an empty folder.
+
+    Raises:
+        UserError: a revision does not exist, or a pruning fails or calibrates nothing.
+    """
+    from ..paths import PROJECT, SOURCE
+    from ..timing.whole import OperationCounter, summary, time_pruning, unpack_revision
+    from .prune import prune
+
+    trees = {revision: work / f"tree-{n}" for n, revision in enumerate(suite.revisions)}
+    for revision, tree in trees.items():
+        unpack_revision(PROJECT, revision, tree)
+    trees[_TODAY] = SOURCE
+    rows = []
+    for number, own in enumerate(suite.prunings):
+        overrides = [*suite.common, *own, "device=cpu"]
+        folder, tokens = work / str(number), work / str(number) / "tokens"
+        spec, place = _prepared(overrides, tokens)
+        with OperationCounter() as counter:
+            prune(spec, place, tokens, folder / "counted", folder / "counted.partial")
+        measured: dict[str, list[dict[str, Any]]] = {code: [] for code in trees}
+        for repeat in range(suite.repeats):
+            for code in sorted(trees, reverse=bool(repeat % 2)):
+                output = folder / str(len(measured[code])) / str(list(trees).index(code))
+                found = time_pruning(trees[code], overrides, tokens, output, suite.threads or 1)
+                measured[code].append(found)
+                shutil.rmtree(output)
+        for code, several in measured.items():
+            row = summary(several, counter.count)
+            rows.append({"pruning": " ".join(own), "code": code, **row, "measured": several})
+    return rows
+
+
+def _prepared(overrides: list[str], tokens: Path) -> tuple[Any, Any]:
+    """Spec and place of a pruning, its tokens drawn and its model there."""
+    from ..config import RunBuilder, resolve
+    from ..opening import dequantized_folder
+    from .calibrate import calibrate
+    from .dequantize import make_once
+
+    run = RunBuilder().run(resolve(overrides))
+    spec = run.pruning
+    if spec is None or spec.calibration is None:
+        raise UserError(f"{' '.join(overrides)}: expected a pruning that calibrates")
+    if spec.model.gguf is not None:
+        make_once(spec.model, run.place, dequantized_folder(spec.model, run.place))
+    calibrate(spec.calibration, run.place, tokens)
+    return spec, run.place
+
+
 def main() -> None:
     """Entry point; see the module's docstring."""
     arguments = parser(__doc__)
@@ -72,6 +131,7 @@ def main() -> None:
     from ..device import resolve_device, used
     from ..identity.fingerprints import stage_fingerprint
     from ..provenance import provenance
+    from ..reporting.prunings import prunings_table
     from ..reporting.style import save
     from ..reporting.timing import block_size_figure, timing_table, width_figure
     from ..timing.measure import KNOWN_METHODS
@@ -83,21 +143,31 @@ def main() -> None:
     if suite.threads:
         torch.set_num_threads(suite.threads)
     device, started = resolve_device(suite.device), time.time()
-    rows = measure(suite, str(device))
+    where = f"{torch.get_num_threads()} CPU threads"
+    how = f"median of {suite.repeats}"
+    found, tables, figures = {}, [], {}
+    if suite.grids:
+        found["rows"] = rows = measure(suite, str(device))
+        place = rows[0]["device"] if is_accelerator(device) else where
+        tables.append(timing_table(rows, f"Pruning time of one layer on {place}, {how}"))
+        figures = {"timing-width": width_figure(rows)}
+        figures |= {"timing-block-size": block_size_figure(rows)}
+    if suite.prunings:
+        with tempfile.TemporaryDirectory(prefix="thanos-") as work:
+            found["prunings"] = measure_prunings(suite, Path(work))
+        title = f"Time of whole prunings on {where}, {how}"
+        tables.append(prunings_table(found["prunings"], title))
     made = provenance(started, stage_fingerprint("timing"), used=used(device, torch.float32))
-    where = rows[0]["device"] if is_accelerator(device) else f"{rows[0]['threads']} CPU threads"
-    table = timing_table(rows, f"Pruning time of one layer on {where}, median of {suite.repeats}")
     with atomic_folder(given.output) as folder:
-        write_json(folder / "timing.json", {"rows": rows, "provenance": made})
-        for suffix, render in RENDERERS.items():
-            (folder / f"timing.{suffix}").write_text(render(table), encoding="utf-8")
-        for name, figure in (
-            ("timing-width", width_figure(rows)),
-            ("timing-block-size", block_size_figure(rows)),
-        ):
+        write_json(folder / "timing.json", {**found, "provenance": made})
+        for table in tables:
+            for suffix, render in RENDERERS.items():
+                (folder / f"{table.name}.{suffix}").write_text(render(table), encoding="utf-8")
+        for name, figure in figures.items():
             if figure is not None:
                 save(figure, folder, name)
-    sys.stdout.write((given.output / "timing.txt").read_text(encoding="utf-8"))
+    for table in tables:
+        sys.stdout.write(RENDERERS["txt"](table))
 
 
 if __name__ == "__main__":

@@ -23,9 +23,16 @@ class TimingGrid:
 
 @dataclass
 class TimingSuite:
-    """Where and how often is measured, and what."""
+    """Where and how often is measured, and what: layers, or whole prunings of models.
 
-    grids: list[TimingGrid] = MISSING
+    A whole pruning is overrides of a run, after those that all of them have in `common`; it is
+    timed by the code as it is and by that of every git revision in `revisions`, in turn.
+    """
+
+    grids: list[TimingGrid] = field(default_factory=list)
+    prunings: list[list[str]] = field(default_factory=list)
+    common: list[str] = field(default_factory=list)
+    revisions: list[str] = field(default_factory=list)
     device: str = "cpu"
     threads: int | None = None  # of the CPU; default: PyTorch's
     repeats: int = 5
@@ -46,6 +53,10 @@ def load_timing(file: Path, overrides: Sequence[str] = ()) -> TimingSuite:
     except OmegaConfBaseException as error:
         raise UserError(f"timing suite {file}: {str(error).splitlines()[0]}") from error
     assert isinstance(suite, TimingSuite)
+    if not suite.grids and not suite.prunings:
+        raise UserError(f"timing suite {file} has neither grids nor prunings")
+    if suite.prunings and suite.device != "cpu":
+        raise UserError(f"timing suite {file}: whole prunings are timed on the CPU")
     for key, value in (("repeats", suite.repeats), ("threads", suite.threads)):
         if value is not None and value < 1:
             raise UserError(f"timing suite {file}: {key} is {value}; it must be at least 1")
