@@ -1,4 +1,5 @@
-# Pruning times of single layers beside the published formulations: `snakemake timing`.
+# Pruning times of single layers beside the published formulations, or of whole models:
+# `snakemake timing`.
 #
 # Nothing else may run meanwhile, so the job asks for every core. Options:
 #   timing=<name of a file under conf/timing>       cpu by default; quick=true takes quick

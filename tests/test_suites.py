@@ -83,6 +83,7 @@ def demo():
     "override",
     [
         *("device=cpu", "mirror=/data/mirror", "memory_budget=1000000", "hidden_memory=0.5"),
+        "overlap=false",
         *("calibration.batch_size=3", "evaluation.batch_size=3", "evaluation.task_batch_size=3"),
         *("tracking=disabled", "tracking.project=mine"),
     ],

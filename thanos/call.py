@@ -39,7 +39,7 @@ _NOT_HERE = ("model.path", "method.name", "method.label", "output_dir")
 # Of where models come from, and of what lies in files: for folders.
 _OF_FOLDERS = (
     *("revision", "trust_remote_code", "package", "gguf", "file"),
-    *("mirror", "models_dir", "hidden_memory"),
+    *("mirror", "models_dir", "hidden_memory", "overlap"),
 )
 
 

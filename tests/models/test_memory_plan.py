@@ -74,6 +74,20 @@ def test_what_costs_more_is_planned_with_more(tiny, plan):
     assert plan(llama, replace(WORK, statistics="diagonal")).gram < base.gram
 
 
+@pytest.mark.parametrize("on_device", [False, True])
+def test_the_next_block_and_the_last_one_are_planned_for(tiny, plan, on_device):
+    model = tiny("llama").bfloat16()
+    base, both = (
+        plan(model, replace(WORK, overlap=overlap), on_device=on_device) for overlap in (0, 1)
+    )
+
+    written = plan(model, on_device=True).block  # as it is stored
+    assert (base.overlap, both.overlap) == (0, base.block + written)
+    ahead, behind = (0, written) if on_device else (base.block, written)
+    assert both.host - base.host == pytest.approx(1.15 * (ahead + behind), abs=2)
+    assert both.device - base.device == pytest.approx(1.15 * base.block * on_device, abs=2)
+
+
 def test_half_precision_blocks_are_half_as_large_on_a_device_only(tiny, plan):
     single, half = tiny("llama"), tiny("llama").bfloat16()
 

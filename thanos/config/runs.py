@@ -284,6 +284,7 @@ def place_of(config: Config) -> Place:
         model_file=config.model.file and str(expanded(config.model.file).absolute()),
         memory_budget=config.memory_budget,
         hidden_memory=config.hidden_memory,
+        overlap=config.overlap,
         calibration_batch=config.calibration.batch_size,
         recovery_batch=config.recovery.forward_batch,
         evaluation_batch=config.evaluation.batch_size,
@@ -293,7 +294,7 @@ def place_of(config: Config) -> Place:
 
 # Keys of a configuration that are the place's.
 PLACE_KEYS = (
-    *("device", "mirror", "memory_budget", "hidden_memory", "output_dir", "models_dir"),
+    *("device", "mirror", "memory_budget", "hidden_memory", "overlap", "output_dir", "models_dir"),
     "model.file",
     *("calibration.batch_size", "evaluation.batch_size", "evaluation.task_batch_size"),
     "recovery.forward_batch",

@@ -214,6 +214,7 @@ class Config:
         device: auto, cpu or an accelerator: cuda, cuda:1, xpu, mps
         memory_budget: bytes of temporaries per layer; null: a share of what is free
         hidden_memory: GiB of hidden states in memory; more lie in mapped files
+        overlap: read the next block, and write the last one, while one is pruned
         mirror: folder that takes the hub's place: models, corpora, zero-shot data
         models_dir: folder in which models that lie in GGUF files are kept as safetensors
         output_dir: folder of one run by hand; null: where a suite would look for it
@@ -234,6 +235,7 @@ class Config:
     device: str = "auto"
     memory_budget: int | None = None
     hidden_memory: float = 8.0
+    overlap: bool = True
     mirror: str | None = None
     models_dir: str = "results/models"
     output_dir: str | None = None

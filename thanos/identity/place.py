@@ -19,6 +19,7 @@ class Place:
         model_file: wheel or GGUF file that takes the package index's place.
         memory_budget: bytes of temporaries while a layer is pruned; None: from what is free.
         hidden_memory: GiB of hidden states in memory; more lie in mapped files.
+        overlap: read the next block, and write the last one, while one is pruned.
         calibration_batch: windows per forward pass of the calibration.
         recovery_batch: windows per forward pass of the training; None: those of a step.
         evaluation_batch: windows per forward pass of a perplexity.
@@ -31,6 +32,7 @@ class Place:
     model_file: str | None = None
     memory_budget: int | None = None
     hidden_memory: float = 8.0
+    overlap: bool = True
     calibration_batch: int = 16
     recovery_batch: int | None = None
     evaluation_batch: int = 8

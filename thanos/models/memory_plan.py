@@ -44,6 +44,7 @@ class Work:
         streams: of hidden states: 2 where the dense model runs beside the pruned one, which takes
             a second block and, beside every Gram matrix, one more.
         trains: whether blocks are trained once they are pruned, see `reconstruction`.
+        overlap: whether a block is read and another written meanwhile.
     """
 
     windows: int
@@ -56,6 +57,7 @@ class Work:
     hidden_budget: int
     streams: int = 1
     trains: bool = False
+    overlap: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class MemoryPlan:
     hidden: int  # hidden states of all windows, in memory
     forward: int  # activations of one batch within a block
     solve: int  # what pruning the most demanding layer takes besides
+    overlap: int  # the block that is read and the pruned weights that are written meanwhile
 
     def __str__(self) -> str:
         parts = {key: value for key, value in asdict(self).items() if key not in ("host", "device")}
@@ -116,12 +119,16 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
     if work.trains:  # statistics and twin are gone; what goes forward is kept for the way back
         weights = max(shapes.blocks) // stored * FLOAT32
         pruning = max(pruning, block + _TRAINED * weights + 2 * forward)
+    ahead, behind = (block, max(shapes.blocks)) if work.overlap else (0, 0)
+    pruning += ahead
     kept = hidden if hidden <= work.hidden_budget else work.streams * batch * hidden_size * size
     if on_device:
-        host, device = PROGRAM_WITH_CUDA + with_slack(kept + max(around, block)), pruning
+        room = kept + max(around, block + behind)
+        host, device = PROGRAM_WITH_CUDA + with_slack(room), pruning
     else:
-        host, device = PROGRAM + with_slack(kept + max(around, pruning)), 0
-    return MemoryPlan(host, with_slack(device), block, around, gram, kept, forward, solve)
+        host, device = PROGRAM + with_slack(kept + max(around, pruning + behind)), 0
+    parts = (block, around, gram, kept, forward, solve, ahead + behind)
+    return MemoryPlan(host, with_slack(device), *parts)
 
 
 def forward_numbers(shapes: Shapes) -> int:

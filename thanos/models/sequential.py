@@ -128,9 +128,11 @@ def prune_model(
             with _advice(source.blocks, index, skip, device, batch_size):
                 twin = None
                 with part("read"):
-                    if dense is not None:
+                    if dense is not None and old:
                         twin = copy.deepcopy(source.take_dense(index, device))
                     block = source.take(index, device)
+                    if dense is not None and not old:
+                        twin = copy.deepcopy(block)
                 if index == 0 and streams is not None:
                     with part("forward"):
                         probe.check(block, device)

@@ -1,6 +1,8 @@
 """The weights of a model folder under the names that the model itself uses."""
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
     Concatenate,
@@ -22,7 +24,7 @@ from thanos.errors import UserError
 
 from .dtypes import TORCH_DTYPES
 from .loading import check_report
-from .safetensors_layout import StoredTensor
+from .safetensors_layout import FLOAT_BYTES, StoredTensor
 
 # Of a tensor: what is read, checked and converted in one piece.
 _NUMBERS_AT_ONCE = 4 * 2**20
@@ -189,3 +191,30 @@ def _without_known(model: PreTrainedModel, names: list[str]) -> list[str]:
     known = {r"rotary_emb\.inv_freq", r"(^|\.)position_ids$"}
     known |= set(model._keys_to_ignore_on_load_unexpected or ())
     return [name for name in names if not any(re.search(pattern, name) for pattern in known)]
+
+
+def commonest_dtype(tensors: Iterable[StoredTensor]) -> torch.dtype:
+    """What most of the numbers are stored in."""
+    elements: Counter[torch.dtype] = Counter()
+    for tensor in tensors:
+        if tensor.dtype in FLOAT_BYTES:
+            elements[torch_dtype(tensor)] += tensor.elements
+    return elements.most_common(1)[0][0] if elements else torch.float32
+
+
+def refuse_quantised(
+    folder: Path, config: PreTrainedConfig, stored: Iterable[StoredTensor]
+) -> None:
+    """Refuse a model whose configuration says that it is quantised, if its tensors say so too.
+
+    Some tools leave such a section where weights are only sparse.
+    """
+    if getattr(config, "quantization_config", None) is None:
+        return
+    for tensor in stored:
+        if len(tensor.shape) > 1 and tensor.dtype not in FLOAT_BYTES:
+            raise UserError(
+                f"{folder} holds quantised weights ({tensor.name} is {tensor.dtype}), which cannot "
+                "be pruned; give the model in float16, bfloat16 or float32"
+            )
+    del config.quantization_config

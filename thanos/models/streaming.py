@@ -1,12 +1,12 @@
 """A model's blocks read from its safetensors files one at a time, the finished ones kept apart."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from thanos.errors import UserError
 
@@ -16,10 +16,20 @@ from .experts import parameter_of
 from .finished_blocks import FinishedBlocks
 from .layer import LayerRecord
 from .location import weight_files
-from .safetensors_layout import FLOAT_BYTES, StoredTensor
+from .overlap import Beside
+from .safetensors_layout import StoredTensor
 from .shards import stored_tensors
 from .skeleton import build_skeleton, set_tensor
-from .stored_weights import match_names, read_tensor, tied_names, torch_dtype
+from .stored_weights import (
+    commonest_dtype,
+    match_names,
+    read_tensor,
+    refuse_quantised,
+    tied_names,
+    torch_dtype,
+)
+
+_Tensors = dict[str, torch.Tensor | None]
 
 
 class StreamedBlocks:
@@ -32,6 +42,8 @@ class StreamedBlocks:
         trust_remote_code: run the model's own Python files.
         finished: where pruned blocks are kept; those that it holds are handed out pruned. Without
             it blocks are handed out as they are stored, and not kept.
+        overlap: read the next block, and write the last one, while one is computed. What is being
+            written is certain to be kept when the source, a context manager then, is left.
 
     Raises:
         UserError: no safetensors; a damaged file; a weight that is missing or of the wrong shape.
@@ -45,12 +57,13 @@ class StreamedBlocks:
         device: torch.device | str = "cpu",
         trust_remote_code: bool = False,
         finished: FinishedBlocks | None = None,
+        overlap: bool = False,
     ) -> None:
         stored = stored_tensors(weight_files(folder))
         config = read_config(folder, trust_remote_code)
-        _refuse_quantised(folder, config, stored.values())
+        refuse_quantised(folder, config, stored.values())
         self.folder = folder
-        self.storage_dtype = _commonest_dtype(stored.values())
+        self.storage_dtype = commonest_dtype(stored.values())
         self._dtype = dtype or self.storage_dtype
         self._device = device
         self._finished = finished
@@ -61,6 +74,18 @@ class StreamedBlocks:
         self.blocks = find_blocks(self._model)
         self._around = [name for name in self._empty if not name.startswith(f"{self.blocks.name}.")]
         self._around_loaded = False
+        self._reading = Beside[_Tensors](overlap)
+        self._read_ahead: tuple[int, torch.device | str] | None = None  # which block, and where to
+        self._writing = Beside[None](overlap)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._reading.end()
+        self._writing.end()
+        if kind is None:
+            self._writing.result()
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -74,7 +99,7 @@ class StreamedBlocks:
         What stands around the blocks is read when this is asked for and dropped when a block is.
         """
         if not self._around_loaded:
-            self._load(self._around, self._device, {})
+            self._put(self._read_all(self._around, self._device, {}), self._device, {})
             for name, buffer in self._model.named_non_persistent_buffers():
                 if not name.startswith(f"{self.blocks.name}."):
                     set_tensor(self._model, name, buffer.to(self._device))
@@ -83,7 +108,7 @@ class StreamedBlocks:
 
     def load_whole(self, device: torch.device | str) -> PreTrainedModel:
         """The model with all its weights read to `device`; blocks are taken from it no more."""
-        self._load(self._empty, device, self._pruned)
+        self._put(self._read_all(self._empty, device, self._pruned), device, self._pruned)
         for name, buffer in self._model.named_non_persistent_buffers():
             set_tensor(self._model, name, buffer.to(device))
         return self._model
@@ -98,19 +123,35 @@ class StreamedBlocks:
 
     def take(self, index: int, device: torch.device | str) -> nn.Module:
         """Read block `index` to `device`; pruned if it is among the finished ones."""
-        return self._take(index, device, self._pruned)
+        self._make_way()
+        tensors = self._reading.result()
+        if tensors is None or self._read_ahead != (index, device):
+            tensors = self._read_all(self._names_of(index), device, self._pruned)
+        block = self._fill(index, device, self._pruned, tensors)
+        if self._reading.overlap and index + 1 < len(self.blocks):
+            self._read_ahead = (index + 1, device)
+            self._reading.start(self._read_all, self._names_of(index + 1), device, self._pruned)
+        return block
 
     def take_dense(self, index: int, device: torch.device | str) -> nn.Module:
         """Read block `index` to `device` as the folder has it."""
-        return self._take(index, device, {})
+        self._make_way()
+        tensors = self._read_all(self._names_of(index), device, {})
+        return self._fill(index, device, {}, tensors)
 
-    def _take(
-        self, index: int, device: torch.device | str, pruned: Mapping[str, StoredTensor]
-    ) -> nn.Module:
+    def _make_way(self) -> None:
         if self._around_loaded:
             self._drop(self._around)
             self._around_loaded = False
-        self._load(self._names_of(index), device, pruned)
+
+    def _fill(
+        self,
+        index: int,
+        device: torch.device | str,
+        pruned: Mapping[str, StoredTensor],
+        tensors: _Tensors,
+    ) -> nn.Module:
+        self._put(tensors, device, pruned)
         block = self.blocks.modules[index]
         for name, buffer in block.named_buffers():
             set_tensor(block, name, buffer.to(device))
@@ -119,7 +160,8 @@ class StreamedBlocks:
     def give_back(self, index: int, block: nn.Module, records: Sequence[LayerRecord]) -> None:
         """Keep what was pruned of the block, if it is new, and drop its weights."""
         if self._finished is not None and index >= len(self._finished):
-            self._finished.keep(index, self._pruned_tensors(records), records)
+            tensors = self._pruned_tensors(records)
+            self._writing.start(self._finished.keep, index, tensors, records)
         self._drop(self._names_of(index))
 
     @property
@@ -158,19 +200,28 @@ class StreamedBlocks:
         own = f"{layer}.weight"
         return own if own in self._stored else parameter_of(layer)
 
-    def _load(
+    def _read_all(
         self,
         names: Iterable[str],
         device: torch.device | str,
         pruned: Mapping[str, StoredTensor],
+    ) -> _Tensors:
+        """Tensors of the model by name, on the device; None for one that is stored as another."""
+        return {
+            name: self._read(name, pruned).to(device) if name in self._stored else None
+            for name in names
+        }
+
+    def _put(
+        self,
+        tensors: _Tensors,
+        device: torch.device | str,
+        pruned: Mapping[str, StoredTensor],
     ) -> None:
-        aliases = []
-        for name in names:
-            if name not in self._stored:
-                aliases.append(name)
-                continue
-            set_tensor(self._model, name, self._read(name, pruned).to(device))
-        for name in aliases:  # tied tensors are stored once
+        for name, read in tensors.items():
+            if read is not None:
+                set_tensor(self._model, name, read)
+        for name in (name for name, read in tensors.items() if read is None):
             partner = next(n for n in tied_names(self._model, name) if n in self._stored)
             tensor = self._model.get_parameter(partner).detach()
             if tensor.is_meta:  # of a block that is not here
@@ -191,29 +242,3 @@ class StreamedBlocks:
     def _drop(self, names: Iterable[str]) -> None:
         for name in names:
             set_tensor(self._model, name, self._empty[name])
-
-
-def _commonest_dtype(tensors: Iterable[StoredTensor]) -> torch.dtype:
-    elements: Counter[torch.dtype] = Counter()
-    for tensor in tensors:
-        if tensor.dtype in FLOAT_BYTES:
-            elements[torch_dtype(tensor)] += tensor.elements
-    return elements.most_common(1)[0][0] if elements else torch.float32
-
-
-def _refuse_quantised(
-    folder: Path, config: PreTrainedConfig, stored: Iterable[StoredTensor]
-) -> None:
-    """Refuse a model whose configuration says that it is quantised, if its tensors say so too.
-
-    Some tools leave such a section where weights are only sparse.
-    """
-    if getattr(config, "quantization_config", None) is None:
-        return
-    for tensor in stored:
-        if len(tensor.shape) > 1 and tensor.dtype not in FLOAT_BYTES:
-            raise UserError(
-                f"{folder} holds quantised weights ({tensor.name} is {tensor.dtype}), which cannot "
-                "be pruned; give the model in float16, bfloat16 or float32"
-            )
-    del config.quantization_config

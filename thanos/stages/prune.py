@@ -25,6 +25,7 @@ from ..identity.fingerprints import Fingerprint, fingerprint
 from ..identity.spec import read_spec
 from ..models import (
     FinishedBlocks,
+    LayerRecord,
     StreamedBlocks,
     check_copied,
     copied,
@@ -68,31 +69,11 @@ def prune(
     with timed_parts(device) as seconds:
         finished = FinishedBlocks(work, _causes(spec, found, drawn, device, dtype))
         resumed = len(finished)
-        model = StreamedBlocks(
-            folder, dtype=dtype, trust_remote_code=spec.model.trust_remote_code, finished=finished
-        )
-        check_layers(spec, model)
-        size = model.hidden_bytes(0 if windows is None else windows.numel())
-        size *= spec.streams
-        room = partial(hidden_states, size, place.hidden_budget, work)
-        layers = prune_blocks(
-            spec,
-            place,
-            model,
-            windows,
-            StreamedBlocks(folder, dtype=dtype, trust_remote_code=spec.model.trust_remote_code),
-            device=device,
-            storage_dtype=model.storage_dtype,
-            done=tuple(finished.records),
-            hidden=room(),
-            dense_hidden=room() if spec.streams > 1 else None,
-        )
+        layers, stored = _prune(spec, place, windows, folder, finished, device, dtype)
         facts = {
             "spec": spec.to_json(),
             "calibration": drawn,
-            "provenance": provenance(
-                began, found, place=place, used=used(device, dtype or model.storage_dtype)
-            ),
+            "provenance": provenance(began, found, place=place, used=used(device, dtype or stored)),
         }
         with part("write"):
             manifest = publish(copied(folder, finished.tensors, work), facts, checkpoint)
@@ -107,6 +88,35 @@ def prune(
         "layers": [layer_row(layer) for layer in layers],
         **facts,
     }
+
+
+def _prune(
+    spec: PruningSpec,
+    place: Place,
+    windows: torch.Tensor | None,
+    folder: Path,
+    finished: FinishedBlocks,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> tuple[list[LayerRecord], torch.dtype]:
+    """Records of all layers, and what the model's weights are stored in; the blocks are kept."""
+    opened = partial(
+        StreamedBlocks, folder, dtype=dtype, trust_remote_code=spec.model.trust_remote_code
+    )
+    with opened(finished=finished, overlap=place.overlap) as model:
+        check_layers(spec, model)
+        size = model.hidden_bytes(0 if windows is None else windows.numel())
+        size *= spec.streams
+        room = partial(hidden_states, size, place.hidden_budget, finished.folder)
+        layers = prune_blocks(
+            *(spec, place, model, windows, opened()),
+            device=device,
+            storage_dtype=model.storage_dtype,
+            done=tuple(finished.records),
+            hidden=room(),
+            dense_hidden=room() if spec.streams > 1 else None,
+        )
+        return layers, model.storage_dtype
 
 
 def _causes(

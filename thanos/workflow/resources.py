@@ -107,6 +107,7 @@ def plan_pruning(spec: PruningSpec, place: Place, folder: Path, *, on_device: bo
         hidden_budget=place.hidden_budget,
         streams=spec.streams,
         trains=spec.reconstruction_steps > 0,
+        overlap=place.overlap,
     )
     return _planned(folder, work, on_device)
 
