@@ -1,7 +1,6 @@
 """Fixtures shared by all tests."""
 
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from types import ModuleType
@@ -13,6 +12,11 @@ import torch
 torch.set_num_threads(1)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+_REAL = torch.accelerator.current_accelerator(check_available=True)
+if _REAL is None:
+    # Before the first backward pass, at which torch counts the devices that gradients may be on.
+    import virtual_device
+
 # Hashes of files that tests write are nothing to remember.
 _cache = tempfile.TemporaryDirectory(prefix="thanos-cache-")
 os.environ["THANOS_CACHE"] = _cache.name
@@ -21,22 +25,19 @@ os.environ["THANOS_CACHE"] = _cache.name
 @pytest.fixture
 def accelerator() -> Iterator[torch.device]:
     """This machine's accelerator, or the virtual one where it has none."""
-    real = torch.accelerator.current_accelerator(check_available=True)
-    if real is not None:
-        yield torch.device(real.type, 0)
+    if _REAL is not None:
+        yield torch.device(_REAL.type, 0)
         return
-    from virtual_device import attached  # torch keeps it from here on
-
-    with attached() as device:
+    with virtual_device.attached() as device:
         yield device
 
 
 @pytest.fixture
 def virtual(accelerator: torch.device) -> ModuleType:
     """The module of the virtual one, for what only that tells."""
-    if accelerator.type != "vdev":
+    if _REAL is not None:
         pytest.skip("a real accelerator does not tell what a program waits for")
-    return sys.modules["virtual_device"]
+    return virtual_device
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
