@@ -137,7 +137,7 @@ def test_what_was_pruned_elsewhere_is_not_gone_on_with(accelerator, steps, monke
     there = steps("method=wanda", "pattern=2:4")
     there.tokens()
     with monkeypatch.context() as patch:
-        patch.setattr(prune_stage, "_write_checkpoint", lambda *_: 1 / 0)
+        patch.setattr(prune_stage, "publish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             there.prune()
     here = steps("method=wanda", "pattern=2:4", place={"device": "cpu"})
