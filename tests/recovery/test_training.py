@@ -16,7 +16,9 @@ from thanos.recovery.zeros import Zeros, compare_zeros, pruned_layers, summary
 from .conftest import dense_model, opened
 
 CPU = torch.device("cpu")
-FORK = multiprocessing.get_context("fork")
+# Not a fork of this process: torch's threads for gradients may run here already.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["thanos.recovery.training", "transformers.models.llama"])
 
 
 def course(steps: int = 4, rate: float = 1e-2, batch: int = 4, forward: int = 4) -> Course:
@@ -134,8 +136,9 @@ def test_a_training_that_diverges_is_stopped(pruned, windows, tmp_path):
         train_all(opened(pruned()), windows, tmp_path / "work", course(rate=1e30))
 
 
-def killed(folder: Path, work: Path, windows, step: int, whole: bool = True, causes=None) -> None:
-    """Train in a process of its own that is killed in a step whose state is kept, or half of it."""
+def train_until(folder: Path, work: Path, windows, step: int, whole: bool, causes) -> None:
+    """Train, and wait in a step whose state is kept, or half of it."""
+    torch.set_num_threads(1)
     keep = training._Watch.on_save
 
     def save(self, args, state, control, **given):
@@ -145,12 +148,14 @@ def killed(folder: Path, work: Path, windows, step: int, whole: bool = True, cau
             (work / "reached").touch()
             time.sleep(600)
 
-    def run() -> None:
-        training._SAVE_SECONDS, training._Watch.on_save = -1.0, save
-        train_all(opened(folder), windows, work, course(8), causes)
+    training._SAVE_SECONDS, training._Watch.on_save = -1.0, save
+    train_all(opened(folder), windows, work, course(8), causes)
 
+
+def killed(folder: Path, work: Path, windows, step: int, whole: bool = True, causes=None) -> None:
+    """Train in a process of its own that is killed in that step."""
     (work / "reached").unlink(missing_ok=True)
-    process = FORK.Process(target=run)
+    process = SERVER.Process(target=train_until, args=(folder, work, windows, step, whole, causes))
     process.start()
     while not (work / "reached").exists() and process.is_alive():
         time.sleep(0.01)
