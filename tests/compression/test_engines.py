@@ -49,6 +49,7 @@ def test_both_are_opened_by_an_interpreter_without_thanos(folders, monkeypatch, 
     assert all("the same logits within" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_other_logits_and_other_faults_are_one_line(folders, monkeypatch, tmp_path, families):
     pruned, compact = folders
     families["llama"](kv_heads=2).save_pretrained(tmp_path / "dense")
@@ -66,6 +67,7 @@ def test_other_logits_and_other_faults_are_one_line(folders, monkeypatch, tmp_pa
         run(monkeypatch, compact, "--against", pruned)
 
 
+@pytest.mark.slow
 def test_what_the_converter_of_llama_cpp_makes_is_opened(tmp_path, monkeypatch):
     """In its place a script that gives a file whose weights are nearly those of the folder."""
     write_gguf(tmp_path / "nearly.gguf")

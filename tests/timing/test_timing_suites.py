@@ -92,6 +92,7 @@ def test_the_command_writes_table_figures_and_rows(tmp_path: Path) -> None:
     assert "× pseudocode" in text
 
 
+@pytest.mark.slow
 def test_whole_prunings_are_timed_by_part_beside_their_arithmetic(tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text(

@@ -1,19 +1,27 @@
 """Targets that nothing makes are named, with what there is, before anything is planned."""
 
+from functools import partial
+
 import pytest
 
 from thanos.workflow.targets import asked_targets
 
 from .conftest import Workflow
 
+also = partial(pytest.param, marks=pytest.mark.slow)  # each starts Snakemake
+
 
 @pytest.mark.parametrize(
     ("target", "said"),
     [
         ("real-seed", "nothing makes real-seed (did you mean real-seeds?); targets are ablation-"),
-        ("zzz", "nothing makes zzz; targets are ablation-"),
-        ("{results}/suites/dem/report.html", "nothing makes {results}/suites/dem/report.html; "),
-        ("{results}/pruned/wanda-2-4-xyz/pruning.json", "nothing makes {results}/pruned/wanda-"),
+        also("zzz", "nothing makes zzz; targets are ablation-"),
+        also(
+            "{results}/suites/dem/report.html", "nothing makes {results}/suites/dem/report.html; "
+        ),
+        also(
+            "{results}/pruned/wanda-2-4-xyz/pruning.json", "nothing makes {results}/pruned/wanda-"
+        ),
         (
             "{results}/evaluations/dense-0123456789ab/evaluation.json",
             "no suite has evaluations/dense-0123456789ab; was the configuration changed?",
