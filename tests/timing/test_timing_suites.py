@@ -15,7 +15,7 @@ from thanos.paths import PROJECT
 from thanos.pruning import parse_pattern
 from thanos.timing.measure import KNOWN_METHODS
 from thanos.timing.suite import load_timing, parse_shape
-from thanos.timing.whole import OperationCounter
+from thanos.timing.whole import OperationCounter, time_pruning
 
 SUITES = sorted((PROJECT / "conf" / "timing").glob("*.yaml"))
 
@@ -137,6 +137,28 @@ def test_operations_are_counted_where_something_is_computed() -> None:
             action()
         counts.append(counter.count)
     assert counts == [*[2 * 8 * 8 * 3] * 4, 0, 0, 8**3 // 3, 8 * 8 * 3, 2 * 8 * 8 * 3]
+
+
+def test_the_code_of_the_tree_is_what_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the one where the command was typed."""
+    monkeypatch.chdir(PROJECT)
+    stages = tmp_path / "tree" / "thanos" / "stages"
+    stages.mkdir(parents=True)
+    for folder in (stages, stages.parent):
+        (folder / "__init__.py").touch()
+    (stages.parent / "config.py").write_text(
+        "from unittest.mock import Mock\nresolve = list\nRunBuilder = lambda: Mock(**{'run."
+        "return_value.pruning.to_json.return_value': {}, 'run.return_value.place.to_json."
+        "return_value': {}})\n"
+    )
+    (stages / "prune.py").write_text(
+        "import pathlib, sys\ndef main():\n    record = pathlib.Path(sys.argv[-1])\n"
+        '    record.parent.mkdir()\n    record.write_text(\'{"layers": [{"seconds": 4.5}]}\')\n'
+    )
+    found = time_pruning(tmp_path / "tree", [], tmp_path, tmp_path / "out", 1)
+    assert found["parts"] == {"solve": 4.5}
 
 
 @pytest.mark.slow

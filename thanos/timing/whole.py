@@ -83,7 +83,7 @@ def time_pruning(
     code = _TIMED.format(overrides=list(overrides), threads=threads, width=_WIDTH, rounds=_ROUNDS)
     arguments = ["--checkpoint", str(folder / "checkpoint"), "--record", str(folder / "record")]
     done = subprocess.run(
-        [sys.executable, "-c", code, "--calibration", str(tokens), *arguments],
+        [sys.executable, "-P", "-c", code, "--calibration", str(tokens), *arguments],
         env={**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,
