@@ -22,9 +22,9 @@ from ..identity import (
     TextSpec,
     WindowsSpec,
 )
+from ..identity.inputs import DENSE
 from ..identity.models import local_model
 from ..identity.spec import digest, slug
-from ..identity.specs import DENSE
 from ..layout import CHECKPOINT
 from ..models.location import is_hub_id
 from ..models.wheels import GGUF

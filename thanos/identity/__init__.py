@@ -1,17 +1,9 @@
 """What a result is of: specs, whose hashes name the folders, and fingerprints of what they name."""
 
+from .inputs import CalibrationSpec, ModelSpec, TextSpec, WindowsSpec
 from .place import Place
 from .spec import Spec
-from .specs import (
-    CalibrationSpec,
-    EvaluationSpec,
-    LatencySpec,
-    ModelSpec,
-    PruningSpec,
-    RecoverySpec,
-    TextSpec,
-    WindowsSpec,
-)
+from .specs import EvaluationSpec, LatencySpec, PruningSpec, RecoverySpec
 
 __all__ = [
     "CalibrationSpec",

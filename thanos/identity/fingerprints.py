@@ -20,19 +20,11 @@ from ..errors import UserError
 from ..models.location import hub_commit, mirrored_folder
 from ..testbed.continuations import TASKS_FOLDER
 from .code import changed_modules, source_hashes
+from .inputs import CalibrationSpec, ModelSpec, TextSpec, WindowsSpec
 from .models import description_hash, weights_hash
 from .place import Place
 from .spec import Spec, digest
-from .specs import (
-    CalibrationSpec,
-    EvaluationSpec,
-    LatencySpec,
-    ModelSpec,
-    PruningSpec,
-    RecoverySpec,
-    TextSpec,
-    WindowsSpec,
-)
+from .specs import EvaluationSpec, LatencySpec, PruningSpec, RecoverySpec
 
 _TOKENS = ("tokenizers", "transformers")
 _TENSORS = ("numpy", "safetensors", "torch", "transformers")
@@ -71,6 +63,17 @@ class Fingerprint:
     def parameters(self) -> list[str]:
         """The same in three short texts, for a rule."""
         return [f"{name} {digest(values)}" for name, values in asdict(self).items() if values]
+
+    def causes(self, spec: Spec) -> dict[str, Any]:
+        """All that an unfinished result depends on, by names for a message; no part is the place.
+
+        Args:
+            spec: of the result, whose fingerprint this is.
+        """
+        found: dict[str, Any] = dict(spec.identity())
+        for kind, values in asdict(self).items():
+            found |= {f"{kind}.{name}": value for name, value in values.items()}
+        return found
 
     def differences(self, recorded: dict[str, dict[str, str]]) -> list[str]:
         """Names of what is no longer as it was recorded; a record may have more inputs."""

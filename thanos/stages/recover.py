@@ -22,7 +22,7 @@ from ..artifacts import verify_manifest, write_json
 from ..command import run_command, stage_parser
 from ..device import resolve_device, used
 from ..identity import Place, RecoverySpec
-from ..identity.fingerprints import Fingerprint, fingerprint
+from ..identity.fingerprints import fingerprint
 from ..identity.spec import read_spec
 from ..models import (
     StreamedBlocks,
@@ -95,7 +95,8 @@ def recover(
         place.recovery_batch or spec.batch_size,
         spec.text.seed,
     )
-    causes = _causes(spec, found, drawn, machine)
+    where = {"device": machine["device"], "dtype": machine["dtype"]}
+    causes = {**found.causes(spec), **drawn, **where}
     losses, resumed = train(
         student, windows, course, work, causes, device=device, after_step=after_step
     )
@@ -158,16 +159,6 @@ def _as_stored(model: PreTrainedModel, folder: Path, file: Path) -> dict[str, St
     }
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
     return read_layout(file)
-
-
-def _causes(
-    spec: RecoverySpec, found: Fingerprint, drawn: dict[str, Any], machine: dict[str, Any]
-) -> dict[str, Any]:
-    """All that the training depends on, by names for a message; no part of it is the place."""
-    causes: dict[str, Any] = dict(spec.identity())
-    for kind, values in asdict(found).items():
-        causes |= {f"{kind}.{name}": value for name, value in values.items()}
-    return {**causes, **drawn, "device": machine["device"], "dtype": machine["dtype"]}
 
 
 def main() -> None:
