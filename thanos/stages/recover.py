@@ -9,7 +9,9 @@ command is interrupted or killed, the same command goes on from the last one.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +44,7 @@ from ..provenance import provenance
 from ..pruning.patterns import SemiStructured
 from ..recovery.adapters import with_adapters
 from ..recovery.training import Course, Student, in_half_precision, train
-from ..recovery.zeros import Zeros, compare_zeros, summary
+from ..recovery.zeros import LayerZeros, Zeros, compare_zeros, summary
 from .calibrate import read_windows
 from .prune import host_peak
 
@@ -75,17 +77,8 @@ def recover(
     device = resolve_device(place.device)
     forget_peak(device)
     set_seed(spec.text.seed)  # of the adapters; the Trainer sets it again
-    # Steps of the weights themselves are too small for half precision; adapters leave them alone.
-    dtype = torch.float32 if spec.weights == "all" else _dtype(device)
-    model: Any = load_model(folder, dtype, spec.base.trust_remote_code)
-    model.to(device)
+    model, trained, after_step = _opened(spec, folder, device)
     machine = used(device, model.dtype)
-    if spec.weights == "lora":
-        assert spec.rank is not None
-        after_step, trained = None, with_adapters(model, spec.rank, spec.skip)
-    else:
-        trained = model.requires_grad_(True)
-        after_step = Zeros(model, spec.skip).restore
     student = Student(trained, _teacher(spec, place, device), spec.distillation)
     counts = [p.numel() for p in student.parameters() if p.requires_grad]
     course = Course(
@@ -104,15 +97,7 @@ def recover(
         model = trained.merge_and_unload()
     tensors = _as_stored(model, folder, work / "trained.safetensors")
     temporary = copied(folder, tensors, work)
-    pattern = spec.pruning and spec.pruning.pattern
-    group = (pattern.n, pattern.m) if isinstance(pattern, SemiStructured) else None
-    code = spec.base.trust_remote_code
-    layers = compare_zeros(
-        StreamedBlocks(folder, trust_remote_code=code),
-        StreamedBlocks(temporary, trust_remote_code=code),
-        spec.skip,
-        group,
-    )
+    layers = _compared(spec, folder, temporary)
     facts = {
         "spec": spec.to_json(),
         "text": drawn,
@@ -131,6 +116,32 @@ def recover(
         "layers": [asdict(layer) for layer in layers],
         **facts,
     }
+
+
+def _opened(
+    spec: RecoverySpec, folder: Path, device: torch.device
+) -> tuple[Any, Any, Callable[[], None] | None]:
+    """The model in `folder`, what of it is trained, and what keeps its zeros after a step."""
+    # Steps of the weights themselves are too small for half precision; adapters leave them alone.
+    dtype = torch.float32 if spec.weights == "all" else _dtype(device)
+    model: Any = load_model(folder, dtype, spec.base.trust_remote_code)
+    model.to(device)
+    if spec.weights == "all":
+        return model, model.requires_grad_(True), Zeros(model, spec.skip).restore
+    assert spec.rank is not None
+    return model, with_adapters(model, spec.rank, spec.skip), None
+
+
+def _compared(spec: RecoverySpec, before: Path, after: Path) -> list[LayerZeros]:
+    """Every layer's zeros in both checkpoints.
+
+    Raises:
+        RuntimeError: one is filled.
+    """
+    pattern = spec.pruning and spec.pruning.pattern
+    group = (pattern.n, pattern.m) if isinstance(pattern, SemiStructured) else None
+    opened = partial(StreamedBlocks, trust_remote_code=spec.base.trust_remote_code)
+    return compare_zeros(opened(before), opened(after), spec.skip, group)
 
 
 def _dtype(device: torch.device) -> torch.dtype | Literal["auto"]:
