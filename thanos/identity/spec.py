@@ -71,14 +71,14 @@ def read_spec(kind: type[AnySpec], text: str) -> AnySpec:
     Raises:
         UserError: it is neither, or a result that is damaged.
     """
+    inline = text.lstrip().startswith("{")
     try:
-        inline = text.lstrip().startswith("{")
         values = json.loads(text) if inline else read_json(Path(text))
         spec: AnySpec = _parsed(kind, values.get("spec", values))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{text[:80]} is no {kind.__name__} ({type(error).__name__}: {error}); give its JSON, "
-            "or a file with it under the key spec"
+            f"{text[:80] if inline else text} is no {kind.__name__} ({type(error).__name__}: "
+            f"{error}); give its JSON, or a file with it under the key spec"
         ) from error
     return spec
 
