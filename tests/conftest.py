@@ -11,6 +11,9 @@ import torch
 # Two threads more or less change the last bits; the suite runs the same everywhere.
 torch.set_num_threads(1)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The executor's plugin asks Slurm at every start of Snakemake, and waits for ten seconds where
+# Slurm is installed and does not run; with an empty configuration it answers at once.
+os.environ["SLURM_CONF"] = os.devnull
 
 _REAL = torch.accelerator.current_accelerator(check_available=True)
 if _REAL is None:
@@ -41,7 +44,14 @@ def virtual(accelerator: torch.device) -> ModuleType:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever asks for the accelerator is one of its tests."""
+    """Whatever asks for the accelerator is one of its tests.
+
+    Where tests run in several processes, one takes all of a file, whose fixtures are costly, or all
+    that look at the same finished workflow.
+    """
     for item in items:
-        if "accelerator" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "accelerator" in fixtures:
             item.add_marker("accelerator")
+        group = "finished" if "finished" in fixtures else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -52,6 +52,7 @@ class Slurm:
             pytest.skip(f"{CONFIGURATION} is of another Slurm")
         CONFIGURATION.parent.mkdir(exist_ok=True)
         CONFIGURATION.write_text(MARK + self.configuration())
+        os.environ.pop("SLURM_CONF", None)  # the empty one of all other tests
         munge = ["munged", "--foreground", "--force", f"--key-file={self.key}"]
         munge += [f"--socket={self.socket}", f"--pid-file={self.folder / 'munged.pid'}"]
         munge += [f"--log-file={self.folder / 'munged.log'}", f"--seed-file={self.folder / 'seed'}"]
