@@ -176,4 +176,5 @@ def test_a_stage_imports_only_what_it_needs(module, unwanted):
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert result.stdout.strip() == "[]"
+    # The last line: with WANDB_MODE=offline transformers' Trainer prints one before it.
+    assert result.stdout.splitlines()[-1] == "[]"
