@@ -38,8 +38,8 @@ real-quick: setup  ## run its small variant, five minutes, into results/check
 regress: setup  ## compare the regression suite with the golden metrics
 	@snakemake regress
 
-test: setup  ## run the fast tests
-	@pytest
+test: setup  ## run the fast tests, two at a time
+	@pytest -n 2 --dist loadgroup
 
 test-slow: setup  ## run the tests that take longer than a minute
 	@pytest -m 'slow and not slurm'
