@@ -111,6 +111,27 @@ def test_a_run_by_hand_with_sizes_and_latencies(accelerator, command, tmp_path, 
     assert metrics["perplexity"]["text"]["perplexity"] > 1
 
 
+@pytest.mark.parametrize(
+    ("recovery", "more"),
+    [("full", ()), ("full", ("recovery.distillation=1",)), ("lora", ())],
+    ids=["full", "distilled", "lora"],
+)
+def test_a_recovery_is_trained_there(accelerator, command, tmp_path, recovery, more):
+    text = ("recovery.source=text", f"recovery.path={tmp_path / 'text.txt'}")
+    small = ("recovery.steps=3", "recovery.batch_size=2", f"recovery={recovery}")
+    found = {}
+    for device, kind in (("auto", accelerator.type), ("cpu", "cpu")):
+        out = tmp_path / device
+        run(command(f"output_dir={out}", "pattern=2:4", f"device={device}", *text, *small, *more))
+        found[device] = read_json(out / "recovery.json")
+        assert found[device]["provenance"]["used"]["device"] == kind
+        assert found[device]["sparsity"] == 0.5
+        assert found[device]["overfull_groups"] == 0
+    assert 0 < found["auto"]["peak_memory_bytes"] < 2**22  # the accelerator's, not the process'
+    losses = found["auto"]["losses"]
+    assert losses == pytest.approx(found["cpu"]["losses"], rel=1e-4)  # float32 on both
+
+
 def test_a_stopped_pruning_goes_on_with_the_same_bits(accelerator, steps, monkeypatch):
     options = ("method=thanos", "pattern=0.5", "method.refine_steps=2", "method.order=sublayer")
     whole, stopped = steps(*options, name="whole"), steps(*options)

@@ -8,6 +8,7 @@ unpickled but tensors and plain containers (`torch.load(weights_only=True)`, by 
 
 import logging
 import math
+import os
 import shutil
 import sys
 import time
@@ -148,6 +149,7 @@ def train(
             f"device {device}: a recovery takes the first that it sees; give "
             f"device={device.type} and hide the others (CUDA_VISIBLE_DEVICES={device.index}, say)"
         )
+    os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)  # of kinds that the Trainer knows not
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=course.steps,
