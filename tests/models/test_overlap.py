@@ -2,12 +2,14 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from thanos.errors import UserError
 from thanos.models import FinishedBlocks, StreamedBlocks, prune_model, streaming
+from thanos.models.overlap import Beside
 from thanos.models.parts import timed_parts
 from thanos.models.stored_weights import read_tensor
 from thanos.pruning import prune_weight
@@ -174,3 +176,18 @@ def test_what_is_being_written_is_kept_when_the_next_block_fails(
     monkeypatch.undo()
 
     assert len(FinishedBlocks(tmp_path / "work", {"run": 1})) == 1
+
+
+def test_what_is_done_beside_has_no_threads_of_its_own():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        beside = Beside(overlap=True)
+        beside.start(torch.get_num_threads)
+        assert beside.result() == 1
+        assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(torch.get_num_threads).result() == 2
+        beside.end()
+    finally:
+        torch.set_num_threads(before)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
+import torch
+
 from .parts import part
 
 Made = TypeVar("Made")
@@ -18,7 +20,7 @@ class Beside(Generic[Made]):
 
     def __init__(self, overlap: bool) -> None:
         self.overlap = overlap
-        self._thread = ThreadPoolExecutor(1) if overlap else None
+        self._thread = _single_thread() if overlap else None
         self._task: Future[Made] | None = None
 
     def start(self, action: Callable[..., Made], *arguments: Any) -> None:
@@ -42,3 +44,21 @@ class Beside(Generic[Made]):
         if self._thread is not None:
             with part("waiting"):
                 self._thread.shutdown(wait=True)
+
+
+def _single_thread() -> ThreadPoolExecutor:
+    """A thread that computes alone.
+
+    With helpers of its own there would be more OpenMP threads than processors, and those of the
+    main thread would go to sleep at every barrier: a third of a solver's time.
+    """
+    threads = torch.get_num_threads()
+    thread = ThreadPoolExecutor(1)
+    thread.submit(_compute_alone).result()
+    torch.set_num_threads(threads)  # what threads started from now on take over
+    return thread
+
+
+def _compute_alone() -> None:
+    torch.get_num_threads()  # a thread's first use of torch takes over the number of others
+    torch.set_num_threads(1)
