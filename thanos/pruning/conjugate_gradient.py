@@ -46,7 +46,7 @@ def solve_masked(
     R = rhs * scaling * support
     P = R.clone()
     Y = torch.zeros_like(R)
-    rr = _row_dots(R, R)
+    rr = _squared_norms(R)
     target = rr * tolerance**2
     tiny = torch.finfo(A.dtype).tiny
     flatness = len(A) * torch.finfo(A.dtype).eps
@@ -72,20 +72,21 @@ def solve_masked(
                 active, target, rr, done = active[keep], target[keep], rr[keep], done[keep]
                 Y, R, P, support = Y[keep], R[keep], P[keep], support[keep]
         AP = (P @ A).mul_(support)
-        curvature = _row_dots(P, AP)
+        curvature = torch.linalg.vecdot(P, AP)
         # A row that is done stays as it is, so that it does not depend on which rows it is solved
         # with. Along a direction without curvature (a singular A, nothing but rounding left) no
         # step is meaningful: dividing by almost zero would throw the row far away.
-        still = done | (curvature <= flatness * _row_dots(P, P))
+        still = done | (curvature <= flatness * _squared_norms(P))
         step = torch.where(still, 0, rr / curvature.clamp_min(tiny))
         Y.addcmul_(P, step[:, None])
         R.addcmul_(AP, step[:, None], value=-1)
-        rr_next = _row_dots(R, R)
+        rr_next = _squared_norms(R)
         P.mul_((rr_next / rr.clamp_min(tiny))[:, None]).add_(R)
         rr = rr_next
         iteration += 1
     return Solution(result.mul_(scaling), converged, finished == len(done))
 
 
-def _row_dots(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a, b)
+def _squared_norms(rows: Tensor) -> Tensor:
+    """Of every row; in one pass, where a product of rows with themselves takes a temporary."""
+    return torch.linalg.vector_norm(rows, dim=1).square_()
