@@ -161,7 +161,7 @@ def prune_blocks(
         windows,
         prune_layer,
         statistics="gram" if spec.layer_errors else needed,
-        batch_size=spec.reconstruction_batch or place.calibration_batch,
+        batch_size=spec.reconstruction_batch or _batch(place, windows),
         device=device,
         statistics_dtype=getattr(torch, spec.precision),
         skip=spec.skip,
@@ -213,7 +213,7 @@ def _allocated(
             windows,
             measure,
             gram=spec.allocation == "error",
-            batch_size=place.calibration_batch,
+            batch_size=_batch(place, windows),
             device=device,
             dtype=getattr(torch, spec.precision),
             skip=spec.skip,
@@ -221,6 +221,10 @@ def _allocated(
         return allocate(sizes, unit_of, measures, spec.pattern.sparsity, spec.allocation_spread)
     except PruningError as error:
         raise UserError(f"allocation {spec.allocation}: {error}") from error
+
+
+def _batch(place: Place, windows: torch.Tensor | None) -> int:
+    return place.calibration_windows(0 if windows is None else windows.shape[1])
 
 
 def _reconstruction(spec: PruningSpec, storage_dtype: torch.dtype) -> Reconstruction | None:

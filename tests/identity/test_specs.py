@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from thanos.config import RunBuilder, refuse_unused, resolve
 from thanos.errors import UserError
-from thanos.identity import EvaluationSpec, PruningSpec
+from thanos.identity import EvaluationSpec, Place, PruningSpec
 from thanos.identity.models import local_model
 from thanos.identity.spec import read_spec
 from thanos.paths import PROJECT
@@ -209,3 +209,10 @@ def test_a_spec_with_every_option_is_read_back(tmp_path):
     options += ["method.reconstruction_steps=5", "method.allocation=owl"]
     spec = RunBuilder().run(resolve([*options, f"method.mask={folder}"])).pruning
     assert read_spec(PruningSpec, json.dumps(spec.to_json())) == spec
+
+
+@pytest.mark.parametrize(("context", "windows"), [(256, 16), (1024, 4), (3000, 1), (9000, 1)])
+def test_windows_of_a_forward_pass_are_as_many_as_have_4096_tokens(context, windows):
+    assert Place().calibration_windows(context) == Place().evaluation_windows(context) == windows
+    given = Place(calibration_batch=3, evaluation_batch=5)
+    assert (given.calibration_windows(context), given.evaluation_windows(context)) == (3, 5)

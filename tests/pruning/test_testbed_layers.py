@@ -76,7 +76,7 @@ def cases(folder: Path, model: str, most_layers: int | None = None, *overrides: 
             read_windows(folder / "calibration")[0],
             prune,
             statistics="gram",
-            batch_size=run.place.calibration_batch,
+            batch_size=run.place.calibration_windows(run.pruning.calibration.context),
             statistics_dtype=torch.float64,
         )
     return [Case(names[index // per_layer], *case) for index, case in enumerate(found)]

@@ -52,14 +52,14 @@ class CalibrationConfig:
         source: the source of text that the windows are drawn from
         path: text file for source text, or in place of what a source fetches
         windows: how many are drawn
-        batch_size: windows per forward pass; changes no result
+        batch_size: windows per forward pass; null: those of 4,096 tokens; changes no result
     """
 
     name: str = MISSING
     source: str = MISSING
     path: str | None = None
     windows: int = 128
-    batch_size: int = 16
+    batch_size: int | None = None
 
 
 @dataclass
@@ -152,7 +152,7 @@ class EvaluationConfig:
         optional_corpora: likewise, where the mirror, this machine or the hub have them
         path: text file for corpus text
         max_windows: per corpus, at the most; null: by the corpus' protocol
-        batch_size: windows per forward pass; changes no result
+        batch_size: windows per forward pass; null: those of 4,096 tokens; changes no result
         tasks: zero-shot tasks
         optional_tasks: likewise, where a mirror has them
         limit: items per zero-shot task; null: all
@@ -169,7 +169,7 @@ class EvaluationConfig:
     optional_corpora: list[str] = field(default_factory=list)
     path: str | None = None
     max_windows: int | None = None
-    batch_size: int = 8
+    batch_size: int | None = None
     tasks: list[str] = field(default_factory=list)
     optional_tasks: list[str] = field(default_factory=list)
     limit: int | None = None

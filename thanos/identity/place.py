@@ -7,6 +7,10 @@ from typing import Any
 
 from ..errors import UserError
 
+# Where no batch size is given: enough for products of matrices at their full rate, and few enough
+# for what lies between the products to stay near the processor.
+_TOKENS_PER_PASS = 4096
+
 
 @dataclass(frozen=True)
 class Place:
@@ -20,9 +24,9 @@ class Place:
         memory_budget: bytes of temporaries while a layer is pruned; None: from what is free.
         hidden_memory: GiB of hidden states in memory; more lie in mapped files.
         overlap: read the next block, and write the last one, while one is pruned.
-        calibration_batch: windows per forward pass of the calibration.
+        calibration_batch: windows per forward pass of the calibration; None: by their length.
         recovery_batch: windows per forward pass of the training; None: those of a step.
-        evaluation_batch: windows per forward pass of a perplexity.
+        evaluation_batch: windows per forward pass of a perplexity; None: by their length.
         task_batch: requests per forward pass of a zero-shot task.
     """
 
@@ -33,15 +37,23 @@ class Place:
     memory_budget: int | None = None
     hidden_memory: float = 8.0
     overlap: bool = True
-    calibration_batch: int = 16
+    calibration_batch: int | None = None
     recovery_batch: int | None = None
-    evaluation_batch: int = 8
+    evaluation_batch: int | None = None
     task_batch: int = 32
 
     @property
     def hidden_budget(self) -> int:
         """Bytes of hidden states to keep in memory."""
         return int(self.hidden_memory * 2**30)
+
+    def calibration_windows(self, context: int) -> int:
+        """How many windows of so many tokens go through the model at once in a calibration."""
+        return self.calibration_batch or _windows_per_pass(context)
+
+    def evaluation_windows(self, context: int) -> int:
+        """How many windows of so many tokens go through the model at once for a perplexity."""
+        return self.evaluation_batch or _windows_per_pass(context)
 
     def to_json(self) -> dict[str, Any]:
         """What differs from the defaults."""
@@ -65,3 +77,7 @@ class Place:
             raise UserError(
                 f"--place {text!r}: {error}; expected a JSON object with keys of {known}"
             ) from error
+
+
+def _windows_per_pass(context: int) -> int:
+    return max(1, _TOKENS_PER_PASS // max(1, context))

@@ -168,7 +168,7 @@ class _Evaluation:
         needed = self.blocks.hidden_bytes(tokens.numel())
         hidden = hidden_states(needed, self.place.hidden_budget, self.inputs.parts)
         source = QuantizedBlocks(self.blocks, self.spec.quantization, self.spec.skip)
-        batch = self.place.evaluation_batch
+        batch = self.place.evaluation_windows(tokens.shape[1])
         logits = logits_by_blocks(source, tokens, batch, self.device, hidden)
         result = perplexity_of_logits(logits, tokens)
         return {
@@ -184,7 +184,7 @@ class _Evaluation:
     def _divergence(self, part: EvaluationSpec) -> dict[str, Any]:
         """Both models go by blocks, one after the other; then their heads, side by side."""
         tokens, facts = read_corpus(self.windows[part.windows[0]])
-        batches = tokens.split(self.place.evaluation_batch)
+        batches = tokens.split(self.place.evaluation_windows(tokens.shape[1]))
         needed = 2 * self.blocks.hidden_bytes(tokens.numel())
         sources: tuple[BlockSource, BlockSource] = (
             QuantizedBlocks(self.blocks, self.spec.quantization, self.spec.skip),

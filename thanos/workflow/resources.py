@@ -96,10 +96,11 @@ def plan_pruning(spec: PruningSpec, place: Place, folder: Path, *, on_device: bo
         statistics = "gram"
     elif statistics == "none" and (spec.reconstruction_steps or spec.allocation != "uniform"):
         statistics = "diagonal"  # of its own it needs none, but the hidden states of all windows
+    context = calibration.context if calibration else 0
     work = Work(
         windows=calibration.windows if calibration else 0,
-        tokens=calibration.context if calibration else 0,
-        batch_size=spec.reconstruction_batch or place.calibration_batch,
+        tokens=context,
+        batch_size=spec.reconstruction_batch or place.calibration_windows(context),
         statistics=statistics,
         squares=_squares(spec),
         temporaries=_temporaries(spec, statistics),
@@ -156,10 +157,11 @@ def plan_scoring(
         UserError: the folder holds no usable model.
     """
     counts = [_windows(windows) for windows in spec.windows]
+    context = max((windows.context for windows in spec.windows), default=0)
     work = Scoring(
         windows=max(counts, default=0),
-        tokens=max((windows.context for windows in spec.windows), default=0),
-        batch_size=place.evaluation_batch,
+        tokens=context,
+        batch_size=place.evaluation_windows(context),
         requests=place.task_batch if spec.tasks else 0,
         total=spec.limit and spec.limit * _TOKENS_PER_ITEM,
         quantized=spec.quantization != "none",
