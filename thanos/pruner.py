@@ -1,7 +1,7 @@
 """A spec's pruning, carried out on the blocks of a model: by the stage, and by one call."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -155,7 +155,7 @@ def prune_blocks(
     prune_layer = layer_pruner(spec, place.memory_budget, storage_dtype)
     patterns = None
     if spec.allocation != "uniform" and windows is not None and len(done) < len(source.blocks):
-        patterns = _allocated(spec, place, dense, windows, prune_layer, device)
+        patterns = _allocated(spec, place, dense, windows, storage_dtype, device)
     return prune_model(
         source,
         windows,
@@ -183,11 +183,14 @@ def _allocated(
     place: Place,
     dense: BlockSource,
     windows: torch.Tensor,
-    prune_layer: PruneLayer,
+    storage_dtype: torch.dtype,
     device: torch.device,
 ) -> dict[str, Unstructured]:
     """The pattern of every layer, by what all of them are like in the dense model."""
     assert spec.allocation_spread is not None
+    # In the dense model there is nothing that a correction could correct.
+    measured = replace(spec, correction=0.0, layer_errors=True)
+    prune_layer = layer_pruner(measured, place.memory_budget, storage_dtype)
     by_layer = spec.allocation_unit == "layer"
     sizes: dict[str, int] = {}
     unit_of: dict[str, str] = {}

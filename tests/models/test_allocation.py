@@ -12,6 +12,8 @@ from thanos.errors import UserError
 from thanos.models import find_blocks, linear_layers
 from thanos.pruning.allocation import allocate, outlier_share
 
+_MEASURED = ("method", "refine_steps", "outlier_fraction")  # options that change a layer's error
+
 
 @pytest.fixture
 def llama(custom):
@@ -75,6 +77,30 @@ def test_a_model_loses_as_much_as_without(llama, kind, unit):
     if unit == "block":
         for row in record["layers"]:
             assert row["sparsity"] == pytest.approx(shares[row["block"]], abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"correction": 0.5, "order": "sublayer"},
+        {"layer_errors": False},
+        {"method": "admm", "refine_steps": 2},
+        {"reconstruction_steps": 2, "reconstruction_batch": 1},
+        {"outlier_fraction": 0.1},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+@pytest.mark.parametrize("kind", ["owl", "error"])
+def test_a_sparsity_of_its_own_goes_with_every_option(llama, kind, options):
+    """What is measured is what the dense model's layers are like, whatever is done afterwards."""
+    model, ids = llama
+    found = [
+        prune(copy.deepcopy(model), ids, pattern=0.5, allocation=kind, **given).record["layers"]
+        for given in (options, {key: options[key] for key in options if key in _MEASURED})
+    ]
+    sparsities = [[row["sparsity"] for row in rows] for rows in found]
+    assert len(set(sparsities[0])) > 1
+    assert sparsities[0] == pytest.approx(sparsities[1], abs=1e-3)
 
 
 def test_the_measure_is_that_of_the_dense_model(llama):
