@@ -85,25 +85,11 @@ def changed_config(config: PreTrainedConfig, changes: Mapping[str, Any]) -> PreT
 def changed_values(
     config: PreTrainedConfig, values: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The same of what a config.json holds, in words that older readers know too."""
+    """The same of what a config.json holds."""
     part, _ = _text_values(config)
     if part is None:
-        return {**values, **changes, **_older_words(values)}
-    own = values.get(part, {})
-    return {**values, part: {**own, **changes, **_older_words(own)}}
-
-
-def _older_words(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What transformers 5 calls `rope_parameters`, as releases before it and engines look for it.
-
-    They take a default where they do not find it, and then compute something else.
-    """
-    rope = values.get("rope_parameters")
-    if not isinstance(rope, dict) or "rope_theta" not in rope or "rope_theta" in values:
-        return {}
-    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
-    plain = scaling.get("rope_type", "default") == "default"
-    return {"rope_theta": rope["rope_theta"], **({} if plain else {"rope_scaling": scaling})}
+        return {**values, **changes}
+    return {**values, part: {**values.get(part, {}), **changes}}
 
 
 def _text_values(config: PreTrainedConfig) -> tuple[str | None, dict[str, Any]]:

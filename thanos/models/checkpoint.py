@@ -20,6 +20,7 @@ from .shards import CARRIED, INDEX, index_of, stored_tensors
 _CONFIGURATIONS = ("config.json", "generation_config.json")
 _FORMATS = ("sparsity_config", "quantization_config")
 _LEFT = (MANIFEST,)
+_ROTARY = "rope_parameters"
 
 
 def copy_checkpoint(
@@ -33,8 +34,9 @@ def copy_checkpoint(
     Files, shards, names and formats are the source's, so that whatever opens the one opens the
     other; weights go from file to file and are never in memory together. Tokenizer, processor,
     templates, code and licences are carried over byte for byte. What a configuration says of
-    sparsity or of a quantisation that is none is left out: serving engines reject it. The folder is
-    written in place: give a temporary one and move it when this returns.
+    sparsity or of a quantisation that is none is left out: serving engines reject it; rotary
+    positions are said in the words of older readers as well. The folder is written in place: give a
+    temporary one and move it when this returns.
 
     Args:
         source: a model folder with safetensors.
@@ -70,13 +72,17 @@ def copy_description(
     for file in _carried(source):
         target = folder / file.relative_to(source)
         target.parent.mkdir(exist_ok=True)
-        values = _without_formats(file) if file.name in _CONFIGURATIONS else None
-        if file.name == "config.json" and configuration is not None:
-            _write(target, configuration(values or _read(file)))
-        elif values is not None:
-            _write(target, values)
-        else:
+        if file.name not in _CONFIGURATIONS:
             shutil.copyfile(file, target)
+            continue
+        values = _read(file)
+        told = _in_older_words({key: value for key, value in values.items() if key not in _FORMATS})
+        if file.name == "config.json" and configuration is not None:
+            told = configuration(told)
+        if told == values:
+            shutil.copyfile(file, target)
+        else:
+            _write(target, told)
 
 
 def copied(source: Path, tensors: Mapping[str, StoredTensor], work: Path) -> Path:
@@ -124,11 +130,23 @@ def _carried(source: Path) -> list[Path]:
     return sorted(found - left)
 
 
-def _without_formats(file: Path) -> dict[str, Any] | None:
-    """A configuration without what it says of the weights' format; None if it says nothing."""
-    values: dict[str, Any] = _read(file)
-    told = [key for key in _FORMATS if key in values]
-    return {key: value for key, value in values.items() if key not in told} if told else None
+def _in_older_words(values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that says in former words too what transformers 5 calls `rope_parameters`.
+
+    Releases before it, and engines, look for those; where they do not find them they take a default
+    and compute something else.
+    """
+    values = {
+        key: _in_older_words(value) if isinstance(value, dict) and key != _ROTARY else value
+        for key, value in values.items()
+    }
+    rotary = values.get(_ROTARY)
+    if not isinstance(rotary, dict) or "rope_theta" not in rotary or "rope_theta" in values:
+        return values
+    apart = {key: rotary[key] for key in ("rope_theta", "partial_rotary_factor") if key in rotary}
+    scaling = {key: value for key, value in rotary.items() if key not in apart}
+    plain = scaling.get("rope_type", "default") == "default"
+    return {**apart, **values, **({} if plain else {"rope_scaling": scaling})}
 
 
 def _write(file: Path, values: Mapping[str, Any]) -> None:
