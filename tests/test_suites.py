@@ -113,6 +113,20 @@ def points(name="mine", **options):
     return [(point["method"], point["pattern"], point["block_size"]) for point in columns]
 
 
+def test_what_is_named_in_two_ways_is_one_run(write):
+    """An option that stands for others, and those."""
+    options = {"method.refine_steps": 20, "method.order": ["block", "sublayer"]}
+    options |= {"method.correction": [0, 0.75], "method.damping": 0.01}
+    write(
+        {
+            "common": {"model": "doc-llama", "calibration": "docstrings", "pattern": "2:4"},
+            "runs": [{"method": "thanos-plus"}, {"method": "admm", **options}],
+        }
+    )
+    runs = load_suite("mine").runs
+    assert [run.columns["label"] for run in runs] == ["thanos-plus", "admm", "admm", "admm"]
+
+
 def test_excluded_points_are_left_out(write):
     axes = {"method": ["dense", "wanda", "thanos"], "pattern": ["2:4", "4:8"]}
     write({"runs": [axes], "exclude": [{"method": ["wanda", "magnitude"], "pattern": "4:8"}]})

@@ -17,6 +17,7 @@ from ..config import PLACE_KEYS, Folders, Run, RunBuilder, axis, key_of, resolve
 from ..config.checks import choices_of
 from ..config.grammar import Value, meaning, written
 from ..errors import UserError
+from ..identity.spec import digest
 from .suite_files import read_suite, suite_files
 
 
@@ -191,9 +192,11 @@ class _Runs:
             raise UserError(f"{where}{axis}: {error}") from error
         self._used |= kept.keys()
         self._useless |= {key: unused[key] for key in point if key in unused}
-        first = self.runs.setdefault(run.name, run)
+        # By two labels, as thanos-plus and what it stands for, it is one row of a table.
+        what = digest([run.evaluation.id, {**run.columns, "label": None}])
+        first = self.runs.setdefault(what, run)
         if first.latency is None and run.latency is not None:
-            self.runs[run.name] = replace(first, latency=run.latency)
+            self.runs[what] = replace(first, latency=run.latency)
 
     def _resolves_without(self, point: Mapping[str, Value], key: str) -> bool:
         others = {other: value for other, value in point.items() if other != key}
