@@ -1,16 +1,21 @@
 """The gap to the dense model that a method closes, over the time that pruning takes."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from thanos.reporting.gap import ROW_KEYS, gaps, key_of
-from thanos.reporting.labels import pattern_label
+from thanos.reporting.labels import VARIANT_COLUMNS, method_rank, pattern_label, variant_options
 from thanos.reporting.measures import Measure, over_seeds, records, with_variants
-from thanos.reporting.style import COLUMN_WIDTH, house_style, legend, look, new_figure
+from thanos.reporting.style import COLUMN_WIDTH, house_style, look, new_figure, place_legend
 
-_PANEL_HEIGHT = 1.6  # inches
+_PANEL_HEIGHT = 1.9  # inches
 _WORST = -30.0  # percent: what is worse is below the panel
 
 
@@ -33,14 +38,37 @@ def _figure(found: list[dict[Any, Any]]) -> Figure:
         for across, model in enumerate(models):
             for down, pattern in enumerate(patterns):
                 axes = panels[down][across]
-                axes.axhline(0, color="#999999", linewidth=0.8)
-                for row in found:
-                    if (row["model"], row["pattern"]) == (model, pattern) and row["gap"] > _WORST:
-                        axes.plot(row["seconds"], row["gap"], **look(row).marks())
-                axes.set_xscale("log")
+                of_panel = [r for r in found if (r["model"], r["pattern"]) == (model, pattern)]
+                _panel(axes, [row for row in of_panel if row["gap"] > _WORST])
                 axes.set_title(f"{model}, {pattern_label(pattern).title}")
                 if not across:
                     axes.set_ylabel("gap closed (%)")
             panels[-1][across].set_xlabel("seconds of pruning")
-        legend(figure, found)
+        place_legend(figure, _handles(found))
     return figure
+
+
+def _panel(axes: Axes, rows: Sequence[dict[Any, Any]]) -> None:
+    axes.axhline(0, color="#999999", linewidth=0.8)
+    for row in rows:
+        axes.plot(row["seconds"], row["gap"], **look(row).marks())
+    if rows:
+        best = max(rows, key=lambda row: float(row["gap"]))
+        text = f"closes most: {look(best).label}"
+        axes.text(0.99, 0.04, text, transform=axes.transAxes, ha="right", fontsize=6)
+    axes.margins(y=0.15)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _handles(rows: Sequence[dict[Any, Any]]) -> list[Line2D]:
+    """A method as it is and with options, whichever: the panels name those that close most."""
+    looks = {}
+    for row in sorted(rows, key=method_rank):
+        plain = look(row, VARIANT_COLUMNS)
+        with_options = replace(look(row), label=f"{plain.label} with options")
+        entry = with_options if variant_options(row) else plain
+        looks[entry.label] = entry
+    return [Line2D([], [], label=label, **entry.marks()) for label, entry in looks.items()]
