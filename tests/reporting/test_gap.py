@@ -9,6 +9,7 @@ from thanos.reporting.frame import Collected
 from thanos.reporting.gap import gap_tables
 from thanos.reporting.gap_figure import gap_figures
 from thanos.reporting.render import to_markdown
+from thanos.stages.plot import _marks
 
 
 def collected(results: ResultsFolder, plus: dict[str, object]) -> Collected:
@@ -55,3 +56,21 @@ def test_a_comparison_of_the_papers_methods_has_none(results: ResultsFolder) -> 
 def test_without_a_dense_model_there_is_no_gap(results: ResultsFolder) -> None:
     frame = collected(results, {"correction": 1.0}).results
     assert gap_tables(frame[frame["pattern"] != "dense"]) == []
+
+
+@pytest.mark.parametrize(
+    ("alpha", "options", "axes", "said"),
+    [
+        (0.0, {"correction": 0.5}, [], "; half filled: with other options."),
+        (0.1, {}, [], "; hollow: with outlier rows."),
+        (0.1, {}, ["outlier_fraction"], "."),
+        (0.1, {"refine_steps": 5}, ["outlier_fraction"], "; half filled: with other options."),
+    ],
+)
+def test_a_caption_says_what_its_markers_mean(
+    results: ResultsFolder, alpha: float, options: dict[str, object], axes: list[str], said: str
+) -> None:
+    plain = results.run("a", "2:4", "thanos", 3.0)
+    other = results.run("a", "2:4", "thanos", 2.9, alpha=alpha, options=dict(options))
+    frame = results.collect([plain, other]).results
+    assert _marks(frame, axes) == f"One colour and marker per method throughout{said}"

@@ -3,8 +3,9 @@
 import pytest
 
 from thanos.config import RunBuilder, resolve
+from thanos.data.sources import CONTRASTS, SOURCES
 from thanos.identity import Place
-from thanos.workflow import machine
+from thanos.workflow import machine, resources
 from thanos.workflow.needs import Needs, needs_of, threads_of
 from thanos.workflow.resources import Machine
 
@@ -30,6 +31,13 @@ def test_every_attempt_asks_for_more_memory_and_time(run):
         one, three = (needs_of(spec, run.place, HOST, attempt) for attempt in (1, 3))
         assert (three.mem_mb, three.runtime) == (3 * one.mem_mb, 3 * one.runtime)
         assert one.gpu == three.gpu == 0
+
+
+def test_the_size_of_every_text_is_known():
+    """One that is missing would count as nothing."""
+    cut = {"calibration": (*SOURCES, *CONTRASTS), "evaluation": SOURCES}
+    texts = {(use, source) for use, sources in cut.items() for source in sources}
+    assert resources._TEXTS.keys() == texts - {(use, "text") for use in cut}
 
 
 def test_whatever_computes_has_a_gpu_of_its_own_on_a_cluster(run):

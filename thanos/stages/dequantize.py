@@ -69,7 +69,7 @@ def _gguf_file(spec: ModelSpec, place: Place, downloads: Path) -> Path:
 
 def _existing(file: Path, key: str) -> Path:
     if not file.is_file():
-        raise UserError(f"{key}: {file} does not exist; give the path of a wheel or GGUF file")
+        raise UserError(f"{key}: {file} is no file; give the path of a wheel or GGUF file")
     return file
 
 

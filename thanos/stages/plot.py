@@ -22,19 +22,31 @@ from ..reporting.figures import main_figure
 from ..reporting.frame import from_csv
 from ..reporting.gap_figure import gap_figures
 from ..reporting.heatmap import GRID_AXES, component_figure
-from ..reporting.labels import DENSE, column_of, pattern_label
-from ..reporting.measures import FROM_DENSE, Measure, main_measures, only_pruned
+from ..reporting.labels import (
+    DENSE,
+    VARIANT_COLUMNS,
+    column_of,
+    pattern_label,
+    variant_options,
+)
+from ..reporting.measures import (
+    FROM_DENSE,
+    Measure,
+    main_measures,
+    only_pruned,
+    records,
+    with_variants,
+)
 from ..reporting.parts import parts_figure
 from ..reporting.run_files import read_listing
 from ..reporting.serving import serving_figure
 from ..reporting.style import save
 
-_LOOK = "One colour and marker per method throughout; hollow: with outlier rows."
-_SWEEP = f"Bars are 95% intervals over seeds, the dotted line is the dense model. {_LOOK}"
-_BESIDE_DENSE = f"Bars are 95% intervals over seeds. {_LOOK}"
+_SWEEP = "Bars are 95% intervals over seeds, the dotted line is the dense model."
+_BESIDE_DENSE = "Bars are 95% intervals over seeds."
 _PARTS = "Where the seconds of pruning go, with other jobs beside it; means over seeds."
-_TIME = f"Wall time, with other jobs beside it. {_LOOK}"
-_DOTS = f"Placed by the distance to the dense model; bars are 95% intervals over seeds. {_LOOK}"
+_TIME = "Wall time, with other jobs beside it."
+_DOTS = "Placed by the distance to the dense model; bars are 95% intervals over seeds."
 _GAP = (
     "Share of the gap in log perplexity between Thanos and the dense model that is closed, over "
     "the seconds that pruning the model took, with other jobs beside it."
@@ -43,7 +55,7 @@ _GRID = (
     "loss over the dense model in percent, by the mask's metric (down), its scope (above) and the "
     "update of the remaining weights (below)."
 )
-_LAYERS = f"Relative error of every layer over depth, by type of layer. {_LOOK}"
+_LAYERS = "Relative error of every layer over depth, by type of layer."
 
 _SERVING = (
     "Tokens per second of prefill and decoding, dense beside pruned in one process, and what the "
@@ -73,16 +85,17 @@ def _figures(
 ) -> Iterator[tuple[str, Figure, str, str]]:
     """Name, figure, the table that has its numbers (or begins the names of several), caption."""
     measures = main_measures(frame)
+    marks = _marks(frame, axes)
     if axes and _go_together(frame, axes):
         over = axis_title(axes[0])
         for measure in measures:
             name = f"main-{measure.metric}-{measure.dataset}"
             how = _BESIDE_DENSE if measure.metric in FROM_DENSE else _SWEEP
-            caption = f"{measure.title[:-2].capitalize()} over {over}. {how}"
+            caption = f"{measure.title[:-2].capitalize()} over {over}. {how} {marks}"
             yield name, sweep_figure(frame, axes[0], measure, axes[1:]), name, caption
         if axes[0] in _TIMED:
             figure = sweep_figure(frame, axes[0], Measure("seconds"), axes[1:])
-            yield "seconds", figure, "seconds", f"Pruning time over {over}. {_TIME}"
+            yield "seconds", figure, "seconds", f"Pruning time over {over}. {_TIME} {marks}"
     elif tuple(map(column_of, axes)) == GRID_AXES:
         for measure in (each for each in measures if each.metric not in FROM_DENSE):
             table = f"main-{measure.metric}-{measure.dataset}"
@@ -99,19 +112,32 @@ def _figures(
     for measure in measures:
         name = f"main-{measure.metric}-{measure.dataset}"
         how = _BESIDE_DENSE if measure.metric in FROM_DENSE else _DOTS
-        caption = f"{measure.title[:-2].capitalize()}. {how}"
+        caption = f"{measure.title[:-2].capitalize()}. {how} {marks}"
         yield name, main_figure(frame, measure), name, caption
     for measure, figure in gap_figures(frame):
         name = f"gap-{measure.dataset}"
-        yield name, figure, name, f"{_GAP} {_LOOK}"
+        yield name, figure, name, f"{_GAP} {marks}"
     pruned = layers.dropna(subset=["relative_error"])
     pruned = only_pruned(pruned)  # the others were pruned the same way
     for (model, pattern), _ in pruned[pruned["pattern"] != DENSE].groupby(["model", "pattern"]):
         name = f"layers-{model}-{str(pattern).replace(':', '-')}"
-        caption = f"{model}, {pattern_label(str(pattern)).title}. {_LAYERS}"
+        caption = f"{model}, {pattern_label(str(pattern)).title}. {_LAYERS} {marks}"
         yield name, layer_figure(pruned, str(model), str(pattern)), f"layers-{model}", caption
     if (parts := parts_figure(frame)) is not None:
         yield "seconds-by-part", parts, "seconds", _PARTS
+
+
+def _marks(frame: pd.DataFrame, axes: list[str]) -> str:
+    """What markers mean; an option over which a figure is drawn has none."""
+    drawn = tuple(map(column_of, axes))
+    rows = records(with_variants(frame)[list(VARIANT_COLUMNS)].drop_duplicates())
+    options = {option for row in rows for option in variant_options(row, drawn)}
+    said = ["One colour and marker per method throughout"]
+    if "outlier_fraction" in options:
+        said.append("hollow: with outlier rows")
+    if options - {"outlier_fraction"}:
+        said.append("half filled: with other options")
+    return "; ".join(said) + "."
 
 
 def _go_together(frame: pd.DataFrame, axes: list[str]) -> bool:
