@@ -6,13 +6,13 @@ import io
 import logging
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..models.source import BlocksInMemory, BlockSource
 from .task_loading import Places, load_tasks
+from .task_results import Score, TaskResult, WordPerplexityResult
 
 if TYPE_CHECKING:
     from lm_eval.tasks.manager import TaskDict
@@ -22,52 +22,6 @@ if TYPE_CHECKING:
 _PER_TEXT = ("word_perplexity", "byte_perplexity", "bits_per_byte")
 _IN_PERCENT = ("acc", "acc_norm", "exact_match")  # shares of the items, by lm-eval from 0 to 1
 _HIDDEN_BUDGET = 2**30
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a task's metric gives: shares of the items in percent, all else as lm-eval has it."""
-
-    value: float
-    standard_error: float | None
-    higher_is_better: bool
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """One task's, or one group's, accuracy in percent and its other metrics.
-
-    Attributes:
-        accuracy: None where the task has none.
-        standard_error: of the accuracy.
-        normalized_accuracy: by the choices' lengths, where the task has it.
-        items: questions.
-        version: lm-eval's of the task.
-        harness_version: lm-eval's own.
-        others: all other metrics, by name, with the filter of the answers if that is not `none`.
-        subtasks: of a group or tag, by name, groups within it too.
-    """
-
-    accuracy: float | None
-    standard_error: float | None
-    normalized_accuracy: float | None
-    items: int
-    version: str
-    harness_version: str
-    others: dict[str, Score] = field(default_factory=dict)
-    subtasks: dict[str, "TaskResult"] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class WordPerplexityResult:
-    """What lm-eval calls perplexity: per word or byte of the text, whatever the tokenizer."""
-
-    word_perplexity: float
-    byte_perplexity: float
-    bits_per_byte: float
-    items: int  # documents
-    version: str  # lm-eval's version of the task
-    harness_version: str
 
 
 def zero_shot(

@@ -28,13 +28,7 @@ from ..errors import UserError
 from ..evaluation.divergence import divergence_of_logits
 from ..evaluation.perplexity import perplexity_of_logits
 from ..evaluation.quantization import QuantizedBlocks, quantize_model
-from ..evaluation.zero_shot import (
-    Score,
-    TaskResult,
-    WordPerplexityResult,
-    check_tokenizer,
-    zero_shot,
-)
+from ..evaluation.zero_shot import check_tokenizer, zero_shot
 from ..identity import EvaluationSpec, Place
 from ..identity.fingerprints import Fingerprint, fingerprint
 from ..identity.spec import read_spec
@@ -224,7 +218,7 @@ class _Evaluation:
             include_path=TASKS_FOLDER,
             data_folder=self.inputs.items,
         )
-        return {**_row(scored), "limit": part.limit}
+        return {**scored.row(), "limit": part.limit}
 
     @property
     def blocks(self) -> StreamedBlocks:
@@ -284,47 +278,6 @@ def _current(file: Path, found: Fingerprint, machine: dict[str, Any]) -> dict[st
         return None
     del known["spec"]
     return known
-
-
-def _row(scored: TaskResult | WordPerplexityResult) -> dict[str, Any]:
-    shared = {"n": scored.items, "version": scored.version, "harness": scored.harness_version}
-    if isinstance(scored, WordPerplexityResult):
-        return {
-            "kind": "texts",
-            "word_perplexity": scored.word_perplexity,
-            "byte_perplexity": scored.byte_perplexity,
-            "bits_per_byte": scored.bits_per_byte,
-            **shared,
-        }
-    return {"kind": "tasks", **_scores(scored), **shared, **_subtasks(scored)}
-
-
-def _scores(scored: TaskResult) -> dict[str, Any]:
-    """The accuracy where there is one, and all other metrics."""
-    row: dict[str, Any] = {}
-    if scored.accuracy is not None:
-        row["acc"] = scored.accuracy
-        row["acc_stderr"] = scored.standard_error
-        row["acc_norm"] = scored.normalized_accuracy
-    if scored.others:
-        row["metrics"] = {name: _score(score) for name, score in scored.others.items()}
-    return row
-
-
-def _score(score: Score) -> dict[str, Any]:
-    return {
-        "value": score.value,
-        "stderr": score.standard_error,
-        "higher_is_better": score.higher_is_better,
-    }
-
-
-def _subtasks(scored: TaskResult) -> dict[str, Any]:
-    found = {
-        name: {**_scores(task), "n": task.items, "version": task.version}
-        for name, task in scored.subtasks.items()
-    }
-    return {"subtasks": found} if found else {}
 
 
 def measure_size(folder: Path) -> dict[str, Any]:
