@@ -20,7 +20,10 @@ QUICK = f"{UNTRACKED} evaluation.limit=8"
 TINY = f"{QUICK} method=wanda,thanos pattern=2:4 outlier_fraction=0"
 
 # At what cost a result was made, not what it is.
-COSTS = {"seconds", "peak_memory_bytes", "memory_plan", "resumed_blocks", "content_sha256"}
+COSTS = {
+    *("seconds", "seconds_by_part", "peak_memory_bytes", "memory_plan", "resumed_blocks"),
+    "content_sha256",
+}
 
 
 def outcome(folder: Path) -> dict[str, object]:
