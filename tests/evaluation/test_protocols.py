@@ -97,7 +97,7 @@ def by_hand(folder, text, most):
         *((name, read, None) for name in ("doc-llama", "doc-opt") for read in (wikitext2, ptb)),
         ("doc-llama", c4, 256),
         ("doc-opt", text, None),
-        ("doc-llama", docstrings, 24),
+        pytest.param("doc-llama", docstrings, 24, marks=pytest.mark.slow),
     ],
 )
 def test_the_number_is_that_of_an_independent_script(

