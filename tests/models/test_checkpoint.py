@@ -7,7 +7,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma3TextConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    Olmo3Config,
+    PhiConfig,
+    PreTrainedTokenizerFast,
+    Qwen3MoeConfig,
+)
 from whole_logits import whole_logits
 
 from thanos.errors import UserError
@@ -145,34 +156,71 @@ def test_a_model_that_only_says_that_it_is_sparse_is_pruned(tiny, source, target
 
 
 LINEAR = {"rope_type": "linear", "factor": 2.0}
+BASE = {"rope_type": "default", "rope_theta": 5e5}
+TWO_WAYS = {"full_attention": {**LINEAR, "rope_theta": 1e6}, "sliding_attention": BASE}
 
 
 @pytest.mark.parametrize(
-    ("rotary", "added"),
+    ("kind", "rotary", "added"),
     [
-        ({"rope_type": "default", "rope_theta": 5e5}, {"rope_theta": 5e5}),
-        ({**LINEAR, "rope_theta": 5e5}, {"rope_theta": 5e5, "rope_scaling": LINEAR}),
+        ("llama", BASE, {"rope_theta": 5e5}),
+        ("llama", {**LINEAR, "rope_theta": 5e5}, {"rope_theta": 5e5, "rope_scaling": LINEAR}),
         (
-            {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
-            {"rope_theta": 1e4, "partial_rotary_factor": 0.5},
+            "phi",
+            {**BASE, "partial_rotary_factor": 0.5},
+            {"rope_theta": 5e5, "partial_rotary_factor": 0.5},
         ),
-        ({"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}, {}),
-        (None, {}),
+        (
+            "gpt_neox",
+            {**BASE, "partial_rotary_factor": 0.5},
+            {"rotary_emb_base": 5e5, "rotary_pct": 0.5},
+        ),
+        (
+            "gemma3_text",
+            TWO_WAYS,
+            {"rope_theta": 1e6, "rope_local_base_freq": 5e5, "rope_scaling": LINEAR},
+        ),
+        ("gemma3_text", {"full_attention": 3}, {}),
+        ("another", TWO_WAYS, {}),
+        ("llama", None, {}),
     ],
 )
 @pytest.mark.parametrize("part", [None, "text_config"])
 def test_rotary_positions_are_said_in_the_words_of_older_readers(
-    tiny, source, target, rotary, added, part
+    tiny, source, target, kind, rotary, added, part
 ):
     tiny("llama").save_pretrained(source)
-    own = {"hidden_size": 8, "rope_parameters": rotary}
+    own = {"model_type": kind, "rope_parameters": rotary}
     values = own if part is None else {"model_type": "x", part: own}
     (source / "config.json").write_text(json.dumps(values))
 
     copy_checkpoint(source, {}, target)
 
     written = json.loads((target / "config.json").read_text())
-    assert (written if part is None else written[part]) == {**own, **added}
+    written = written if part is None else written[part]
+    assert written == {**own, **added}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(rope_parameters={**LINEAR, "rope_theta": 5e5}),
+        PhiConfig(rope_parameters={**LINEAR, "rope_theta": 5e3, "partial_rotary_factor": 0.25}),
+        GPTNeoXConfig(rope_parameters={**LINEAR, "rope_theta": 5e3, "partial_rotary_factor": 0.5}),
+        Gemma3TextConfig(rope_parameters=TWO_WAYS),
+        Olmo3Config(rope_parameters=TWO_WAYS),
+        Qwen3MoeConfig(rope_parameters=BASE),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_todays_reader_takes_both_for_the_same(tiny, source, target, config):
+    tiny("llama").save_pretrained(source)
+    config.save_pretrained(source)
+
+    copy_checkpoint(source, {}, target)
+
+    opened = AutoConfig.from_pretrained(target)
+    assert opened.rope_parameters == AutoConfig.from_pretrained(source).rope_parameters
 
 
 def test_a_configuration_in_older_words_is_copied_byte_for_byte(tiny, source, target):

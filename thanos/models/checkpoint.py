@@ -14,13 +14,13 @@ from thanos.errors import UserError, is_full_disk
 from thanos.untrusted import parse_json
 
 from .location import weight_files
+from .rotary_words import in_older_words
 from .safetensors_layout import StoredTensor, copy_with
 from .shards import CARRIED, INDEX, index_of, stored_tensors
 
 _CONFIGURATIONS = ("config.json", "generation_config.json")
 _FORMATS = ("sparsity_config", "quantization_config")
 _LEFT = (MANIFEST,)
-_ROTARY = "rope_parameters"
 
 
 def copy_checkpoint(
@@ -76,7 +76,7 @@ def copy_description(
             shutil.copyfile(file, target)
             continue
         values = _read(file)
-        told = _in_older_words({key: value for key, value in values.items() if key not in _FORMATS})
+        told = in_older_words({key: value for key, value in values.items() if key not in _FORMATS})
         if file.name == "config.json" and configuration is not None:
             told = configuration(told)
         if told == values:
@@ -128,25 +128,6 @@ def _carried(source: Path) -> list[Path]:
     found = {file for pattern in CARRIED for file in source.glob(pattern) if file.is_file()}
     left = {file for file in found if file.name in _LEFT or file.name.endswith(".index.json")}
     return sorted(found - left)
-
-
-def _in_older_words(values: dict[str, Any]) -> dict[str, Any]:
-    """A configuration that says in former words too what transformers 5 calls `rope_parameters`.
-
-    Releases before it, and engines, look for those; where they do not find them they take a default
-    and compute something else.
-    """
-    values = {
-        key: _in_older_words(value) if isinstance(value, dict) and key != _ROTARY else value
-        for key, value in values.items()
-    }
-    rotary = values.get(_ROTARY)
-    if not isinstance(rotary, dict) or "rope_theta" not in rotary or "rope_theta" in values:
-        return values
-    apart = {key: rotary[key] for key in ("rope_theta", "partial_rotary_factor") if key in rotary}
-    scaling = {key: value for key, value in rotary.items() if key not in apart}
-    plain = scaling.get("rope_type", "default") == "default"
-    return {**apart, **values, **({} if plain else {"rope_scaling": scaling})}
 
 
 def _write(file: Path, values: Mapping[str, Any]) -> None:
