@@ -130,6 +130,12 @@ USELESS = [
         "method magnitude with pattern unstructured:0.5 and layer_errors=false",
     ),
     (["method=dense", "method.correction=0.5"], "method dense"),
+    (["method=dense", "method.channel_permutation=true"], "method dense"),
+    (["method.channel_permutation=true"], "method thanos with pattern unstructured:0.5"),
+    (
+        ["method=thanos-plus", "pattern=structured:0.3", "method.channel_permutation=true"],
+        "method thanos-plus with pattern structured:0.3",
+    ),
     (["method=dense", "method.reconstruction_steps=9"], "method dense"),
     (["pattern=2:4", "method.allocation=uniform"], "method thanos with pattern 2:4"),
     (
@@ -187,6 +193,8 @@ def test_a_key_that_the_choices_do_not_use_is_refused(overrides, choice):
         ["method=dense", "recovery=full", "seed=1"],
         ["method=magnitude", "layer_errors=false", "recovery=full", "seed=1"],
         ["method=magnitude", "pattern=2:4"],
+        ["method=magnitude", "pattern=2:4", "method.channel_permutation=true"],
+        ["method=thanos-plus", "pattern=4:8", "method.channel_permutation=false"],
         ["method.reconstruction_steps=9", "method.reconstruction_rate=0.1"],
         ["method.allocation=owl", "method.allocation_unit=layer"],
         ["method=magnitude", "layer_errors=false", "method.allocation=owl", "seed=1"],

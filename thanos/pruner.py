@@ -171,6 +171,7 @@ def prune_blocks(
         masks=_masks(spec, place, source),
         patterns=patterns,
         units=isinstance(spec.pattern, HeadsAndNeurons),
+        permutation=spec.channel_permutation,
         reconstruction=_reconstruction(spec, storage_dtype),
         done=done,
         hidden=hidden,

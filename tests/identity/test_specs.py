@@ -200,6 +200,19 @@ def test_a_mask_is_what_it_removes_wherever_it_lies(tmp_path):
         ids(f"method.mask={tmp_path / 'nowhere'}")
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_mask_of_channels_that_changed_places_is_refused(tmp_path, trained):
+    """Its columns are in an order that the model to prune does not have."""
+    overrides = ["pattern=2:4", "method.channel_permutation=true"]
+    spec = RunBuilder().run(resolve(overrides)).pruning.to_json()
+    save_file({"w": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    manifest = {"spec": {"model": spec} if trained else spec}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"method\.mask: in .* channels changed places"):
+        ids(f"method.mask={tmp_path}", "pattern=2:4")
+
+
 def test_a_spec_with_every_option_is_read_back(tmp_path):
     folder = tmp_path / "pruned"
     folder.mkdir()

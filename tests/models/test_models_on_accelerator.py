@@ -124,6 +124,7 @@ def test_every_family_is(accelerator, stored, tmp_path, any_model, dtype):
         pytest.param("admm", {"alternation": Alternation(4, schedule=3)}, {}, marks=SLOW),
         pytest.param("wanda", {"pattern": "structured:0.25"}, {}, marks=SLOW),
         ("wanda", {"pattern": "2:4"}, {"reconstruction": Reconstruction(3, 1e-3)}),
+        ("thanos", {"pattern": "2:4"}, {"permutation": True}),
     ],
 )
 def test_whatever_walk_and_method(accelerator, stored, tmp_path, method, options, walk):

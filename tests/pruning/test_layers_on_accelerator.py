@@ -69,6 +69,16 @@ def test_every_method_pattern_and_option(accelerator, dtype, method):
         ), (pattern, options)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_channels_change_places(accelerator, dtype):
+    given, channels = tensors(dtype), torch.arange(B).view(2, B // 2, 1)
+    there = prune(*(x.to(accelerator) for x in given), "wanda", "2:4", channels=channels)
+    expected = prune(*given, "wanda", "2:4", channels=channels)
+    assert there.channel_order.device == accelerator
+    assert torch.equal(there.channel_order.cpu(), expected.channel_order)
+    assert there.relative_error == pytest.approx(expected.relative_error, rel=TOLERANCES[dtype])
+
+
 def giving_up_at_once(*args, **options):
     """Leaves rows to be solved directly."""
     return solve_masked(*args, **{**options, "max_iterations": 1})

@@ -70,6 +70,10 @@ def test_products_are_those_of_the_shapes():
         (["method=admm"], ["method=admm", "method.iterations=40"]),
         (["method=thanos"], ["method=thanos", "method.order=sublayer"]),
         (["method=thanos"], ["method=thanos", "method.correction=1"]),
+        (
+            ["method=thanos", "pattern=2:4"],
+            ["method=thanos", "pattern=2:4", "method.channel_permutation=true"],
+        ),
         (["method=thanos-plus"], ["method=thanos-plus", "method.reconstruction_steps=9"]),
     ],
 )

@@ -39,6 +39,7 @@ def columns_of(
         "order": pruning.order if pruning and pruning.order != "block" else None,
         "correction": pruning.correction if pruning else 0.0,
         "mask": pruning.mask.id if pruning and pruning.mask else None,
+        "channel_permutation": int(pruning.channel_permutation) if pruning else 0,
         "allocation": pruning.allocation if pruning and pruning.allocation_unit else None,
         "allocation_spread": pruning and pruning.allocation_spread,
         "allocation_unit": pruning and pruning.allocation_unit,

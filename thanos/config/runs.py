@@ -22,7 +22,7 @@ from ..identity import (
     TextSpec,
     WindowsSpec,
 )
-from ..identity.models import local_model
+from ..identity.models import channels_moved, local_model
 from ..identity.spec import digest, slug
 from ..layout import CHECKPOINT
 from ..models.location import is_hub_id
@@ -239,6 +239,7 @@ def pruning_spec(choices: Choices, model: ModelSpec, text: TextSpec | None) -> P
         order=given.order if choices.calibrated else "block",
         correction=given.correction,
         mask=None if given.mask is None else _mask_of(given.mask),
+        channel_permutation=choices.permutes,
         allocation=given.allocation,
         allocation_spread=given.allocation_spread if choices.allocates else None,
         allocation_unit=given.allocation_unit if choices.allocates else None,
@@ -271,6 +272,11 @@ def _mask_of(path: str) -> ModelSpec:
         raise UserError(
             f"method.mask: {path} holds no pruned model; give the folder of a run that is "
             "finished, or of a checkpoint"
+        )
+    if channels_moved(found[0]):
+        raise UserError(
+            f"method.mask: in {path} channels changed places, so that its columns are not those "
+            "of the model to prune; give one pruned without method.channel_permutation"
         )
     return local_model(str(found[0]), False)
 

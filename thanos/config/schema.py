@@ -81,6 +81,7 @@ class MethodConfig:
         order: calibrate the layers of a block together, or on what those before leave: sublayer
         correction: share of the way to the dense model's outputs that weights aim at (β)
         mask: folder of another run, whose zeros are removed
+        channel_permutation: under n:m deal neurons and channels of heads out to groups anew
         allocation: of the sparsity over layers, unstructured: uniform, owl or error
         allocation_spread: densities lie at most so far above and below a common one (λ)
         allocation_unit: whose layers have the same sparsity: block or layer
@@ -103,6 +104,7 @@ class MethodConfig:
     order: str = "block"
     correction: float = 0.0
     mask: str | None = None
+    channel_permutation: bool = False
     allocation: str = "uniform"
     allocation_spread: float = 0.08
     allocation_unit: str = "block"

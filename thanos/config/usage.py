@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from ..data.sources import CALIBRATION
 from ..paths import expanded, model_folder
 from ..pruning.composition import Method
-from ..pruning.patterns import Pattern, Unstructured
+from ..pruning.patterns import Pattern, SemiStructured, Unstructured
 from .schema import NO_RECOVERY, Config, RecoveryConfig
 
 
@@ -53,6 +53,16 @@ class Choices:
     def ranks_rows(self) -> bool:
         """Whether outlier rows are chosen."""
         return self.config.outlier_fraction > 0 and not self.masked
+
+    @property
+    def permutes(self) -> bool:
+        """Whether input channels may change places."""
+        return self.may_permute and self.config.method.channel_permutation
+
+    @property
+    def may_permute(self) -> bool:
+        """Whether they could: groups of an n:m pattern are chosen in."""
+        return isinstance(self.pattern, SemiStructured) and not self.masked
 
     @property
     def allocates(self) -> bool:
@@ -137,7 +147,7 @@ USES = (
             *("pattern", "outlier_fraction", "outlier_score", "precision", "layer_errors"),
             *("method.block_size", "method.damping", "method.refine_steps", "method.metric"),
             *("method.scope", "method.update", "method.order", "method.correction", "method.mask"),
-            *("method.reconstruction_steps", "method.allocation"),
+            *("method.reconstruction_steps", "method.allocation", "method.channel_permutation"),
             *("model.rare_experts", "evaluation.efficiency"),
             *("evaluation.serving_prompts", "evaluation.serving_batches"),
         ),
@@ -174,6 +184,13 @@ USES = (
             not choices.masked
             and (choices.pattern is None or isinstance(choices.pattern, Unstructured))
         ),
+        lambda choices: (
+            f"method.mask={choices.config.method.mask}" if choices.masked else choices.pruning
+        ),
+    ),
+    Use(
+        ("method.channel_permutation",),
+        lambda choices: choices.pattern is None or choices.may_permute,
         lambda choices: (
             f"method.mask={choices.config.method.mask}" if choices.masked else choices.pruning
         ),

@@ -137,6 +137,8 @@ def _of_pruning(spec: PruningSpec, place: Place) -> Fingerprint:
     modules = {f"thanos.pruning.{name}" for name in unused}
     if not spec.reconstruction_steps:
         modules.add("thanos.models.reconstruction")
+    if not spec.channel_permutation:
+        modules |= {"thanos.models.channels", "thanos.pruning.permutation"}
     if spec.allocation == "uniform":
         modules |= {"thanos.models.survey", "thanos.pruning.allocation"}
     code = source_hashes("thanos.stages.prune", modules)

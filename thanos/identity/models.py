@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..artifacts import MANIFEST
+from ..artifacts import MANIFEST, read_json
 from ..content import folder_hash
 from ..models.location import listed_weight_files
 from .inputs import ModelSpec
@@ -36,3 +36,16 @@ def local_model(path: str, trust_remote_code: bool) -> ModelSpec:
     folder = Path(path)
     weights, description = weights_hash(folder), description_hash(folder)
     return ModelSpec(path, None, trust_remote_code, weights, description)
+
+
+def channels_moved(folder: Path) -> bool:
+    """Whether channels of the model in a folder changed places when it was pruned, as far as said.
+
+    Raises:
+        UserError: what it says of its making is damaged.
+    """
+    manifest = folder / MANIFEST
+    spec = read_json(manifest).get("spec") if manifest.is_file() else None
+    while isinstance(spec, dict) and not spec.get("channel_permutation"):
+        spec = spec.get("model")  # a model that was trained, of one that was pruned
+    return isinstance(spec, dict)

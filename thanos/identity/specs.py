@@ -33,6 +33,7 @@ class PruningSpec(Spec):
         order: whose inputs a layer is calibrated on, within a block.
         correction: β, how far the targets go towards the dense model's outputs.
         mask: a pruned model whose zeros are removed, in place of a choice by metric and scope.
+        channel_permutation: whether input channels change places between groups of n:m.
         allocation: of the sparsity over layers: uniform, owl or error.
         allocation_spread: λ, how far densities lie from a common one.
         allocation_unit: block or layer, whose sparsity is one.
@@ -70,6 +71,7 @@ class PruningSpec(Spec):
     reconstruction_steps: int = 0
     reconstruction_rate: float | None = None
     reconstruction_batch: int | None = None
+    channel_permutation: bool = False
 
     @property
     def readable(self) -> str:

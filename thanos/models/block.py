@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .activations import DenseTwin, Layers, gather_statistics, input_groups
+from .channels import Channels
 from .heap import release_freed
 from .layer import LayerRecord, PruneLayer, prune_linear_layer
 from .parts import part
@@ -50,6 +51,7 @@ class BlockPruning:
         streams: Streams | None,
         twin: tuple[nn.Module, Layers] | None,
         given: Mapping[str, Mapping[str, Any]],
+        channels: Mapping[str, Channels],
     ) -> list[LayerRecord]:
         """Prune the layers of block `index` in place and return their records, in their order.
 
@@ -60,6 +62,7 @@ class BlockPruning:
             streams: hidden states before it; None if nothing is calibrated.
             twin: the block as it is in the dense model, and its layers.
             given: what `prune_layer` is told of single layers, by their names.
+            channels: of the layers whose input channels can change places.
         """
         records: dict[str, LayerRecord] = {}
         for group in self._groups(index, layers, block, streams):
@@ -80,9 +83,12 @@ class BlockPruning:
                 release_freed()
                 # Popped, so that a Gram matrix is freed with the last layer that needs it.
                 seen = inputs.pop(name, None)
+                moving = (channels[name], layers) if name in channels else None
                 with part("solve"):
                     records[name] = prune_linear_layer(
-                        index, layer, seen, self.prune_layer, self.data_free, given.get(name)
+                        *(index, layer, seen, self.prune_layer, self.data_free),
+                        given.get(name),
+                        moving,
                     )
                 del seen
                 self.told(records[name])

@@ -88,6 +88,17 @@ class Passed:
     returned: dict[Handed, Any] = field(default_factory=dict)
     shared: dict[int, Any] = field(default_factory=dict)  # by the recorded container's id
 
+    def copied(self) -> "Passed":
+        """The same, to go a way of its own."""
+        return Passed(dict(self.returned), dict(self.shared))
+
+    def new_since(self, before: "Passed") -> Iterator[Tensor]:
+        """The tensors of all that is here and was not before."""
+        known = {id(value) for value in (*before.returned.values(), *before.shared.values())}
+        for value in (*self.returned.values(), *self.shared.values()):
+            if id(value) not in known:
+                yield from _tensors(value)
+
     def keep_returned(self, index: int, output: Any, calls: list[BlockCall], home: Any) -> None:
         """Keep the parts of a block's output that later blocks get, and no longer than they need.
 
@@ -152,6 +163,17 @@ class Moving:
 
 def _items(container: Any) -> Iterator[tuple[Any, Any]]:
     yield from list(enumerate(container) if isinstance(container, list) else container.items())
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor in a value, however deep."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
 
 
 def _handed(value: Any) -> Iterator[Handed]:

@@ -13,6 +13,7 @@ from thanos.accelerator import read, wait_for
 from thanos.errors import UserError
 from thanos.pruning import InputStatistics, PruningError
 
+from .channels import Channels, Layers
 from .experts import is_rare
 from .linear import LinearLayer
 
@@ -38,9 +39,14 @@ class PrunedWeight(Protocol):
     def details(self) -> dict[str, Any]:
         """Whatever else the method wants on record."""
 
+    @property
+    def channel_order(self) -> Tensor | None:
+        """The order of the input channels, if it was free to choose; see `prune_weight`."""
+
 
 # Of a weight and the statistics of its inputs, or None; what is said of one layer comes by name:
-# `given_mask`, what is removed, `pattern`, and `unit`, how many columns go together.
+# `given_mask`, what is removed, `pattern`, `unit`, how many columns go together, and `channels`,
+# which can change places.
 PruneLayer = Callable[..., PrunedWeight]
 
 
@@ -69,11 +75,12 @@ def prune_linear_layer(
     prune_layer: PruneLayer,
     data_free: PruneLayer | None = None,
     given: Mapping[str, Any] | None = None,
+    channels: tuple[Channels, Layers] | None = None,
 ) -> LayerRecord:
     """Replace the layer's weight by what `prune_layer` makes of it.
 
-    An expert that saw fewer tokens than it has columns is pruned by `data_free` instead, and its
-    record says so.
+    If its input channels can change places, the layers that make them follow. An expert that saw
+    fewer tokens than it has columns is pruned by `data_free` instead, and its record says so.
 
     Raises:
         UserError: the weight is not finite, before or after, or cannot be pruned as asked; or
@@ -86,13 +93,18 @@ def prune_linear_layer(
     weight = layer.weight
     if not torch.isfinite(weight).all():
         raise UserError(f"weight of {layer.name} holds NaN or infinite values; check the model")
+    given = dict(given or {})
+    if channels is not None:
+        given["channels"] = channels[0].columns
     start = _now(weight.device)
     try:
-        result = prune_layer(weight, inputs, **(given or {}))
+        result = prune_layer(weight, inputs, **given)
     except PruningError as error:
         raise UserError(f"{layer.name}: {error}") from error
     seconds = _now(weight.device) - start
     layer.write(result.weight)
+    if channels is not None and result.channel_order is not None:
+        channels[0].follow(result.channel_order.cpu(), channels[1])
     written = layer.weight
     finite, nonzero = read(torch.isfinite(written).all(), written.count_nonzero())
     if not finite:

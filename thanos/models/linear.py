@@ -44,3 +44,16 @@ class LinearLayer:
     def write(self, weight: Tensor) -> None:
         """Write `weight`, (out_features, in_features), into the module, cast to its dtype."""
         self.stored.copy_(weight.T if self.transposed else weight)
+
+    @torch.no_grad()
+    def reorder_rows(self, order: Tensor) -> None:
+        """Put the outputs in another order, (out_features,): which comes where; with their bias."""
+        order = order.to(self.stored.device)
+        self.write(self.weight[order])
+        bias = getattr(self.module, "bias", None)
+        if isinstance(bias, Tensor):
+            bias.copy_(bias[order])
+
+    def reorder_columns(self, order: Tensor) -> None:
+        """Put the inputs in another order, (in_features,)."""
+        self.write(self.weight[:, order.to(self.stored.device)])

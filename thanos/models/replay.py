@@ -35,6 +35,21 @@ class Recording:
         for batch in range(len(self.hidden)):
             yield partial(self._run, batch, index, block, device, keep=False)
 
+    def outcome(
+        self, index: int, block: Callable[..., Any], device: torch.device | str
+    ) -> list[Tensor]:
+        """What block `index` gives to others for the first batch: its outputs, and what it leaves.
+
+        Nothing is kept of it.
+        """
+        known = self._passed[0]
+        self._passed[0] = made = known.copied()
+        try:
+            states = self._run(0, index, block, device, keep=True)
+        finally:
+            self._passed[0] = known
+        return [states, *made.new_since(known)]
+
     def again(self, hidden: list[Tensor] | None) -> "Recording":
         """The same calls and hidden states, in the empty list given, to go a way of their own."""
         states = [] if hidden is None else hidden

@@ -1,6 +1,7 @@
 """Prune a model block by block, each block calibrated on the outputs of the pruned ones before."""
 
 import copy
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +30,8 @@ from .replay import record
 from .source import BlocksInMemory, BlockSource, PrunedBlocks
 from .units import Wiring
 
+logger = logging.getLogger(__name__)
+
 Statistics = Literal["none", "diagonal", "gram"]
 
 
@@ -49,6 +52,7 @@ def prune_model(
     masks: BlockSource | None = None,
     patterns: Mapping[str, Pattern] | None = None,
     units: bool = False,
+    permutation: bool = False,
     reconstruction: Reconstruction | None = None,
     done: Sequence[Sequence[LayerRecord]] = (),
     hidden: list[Tensor] | None = None,
@@ -78,6 +82,8 @@ def prune_model(
         patterns: of single layers, by name; `prune_layer` is told.
         units: prune only the layers that read heads or neurons, by whole ones, and zero the rows
             of others that nothing else reads; `prune_layer` is told how many columns go together.
+        permutation: let input channels change places where no other block sees it; `prune_layer`
+            is told which can.
         reconstruction: how every pruned block is trained to give the dense model's outputs, on
             the same windows, a batch at a time.
         done: records of the first blocks, which the source hands out pruned: they only run again,
@@ -91,7 +97,7 @@ def prune_model(
     source = BlocksInMemory(model) if isinstance(model, PreTrainedModel) else model
     check_layers(source.blocks, skip)
     count, done = len(source.blocks), tuple(done)
-    wiring = Wiring(source.model, source.blocks, device) if units else None
+    wiring = Wiring(source.model, source.blocks, device) if units or permutation else None
     recording = dense = None
     rehearsed: set[int] = set()
     if (statistics != "none" or reconstruction is not None) and len(done) < count:
@@ -108,6 +114,7 @@ def prune_model(
     streams = None if recording is None else Streams(recording, dense)
     told = {name: {"pattern": pattern} for name, pattern in (patterns or {}).items()}
     records: list[LayerRecord] = []
+    moving = False
     with report_progress(len(done), count) as progress:
         pruning = BlockPruning(
             prune_layer=prune_layer,
@@ -121,7 +128,7 @@ def prune_model(
         )
         for index in range(count):
             old = index < len(done)
-            if old and streams is None:
+            if old and streams is None and wiring is None:
                 records += done[index]
                 continue
             name = source.blocks.name_of(index)
@@ -143,17 +150,21 @@ def prune_model(
                 }
                 its = (twin, linear_layers(twin, name, skip)) if twin and correction else None
                 calibrates = streams if statistics != "none" else None
-                if wiring is None:
-                    new = pruning.prune(index, layers, block, calibrates, its, given)
+                if wiring is None or not units:
+                    free = wiring.channels(index, block, layers) if wiring and layers else {}
+                    moving = moving or bool(free)
+                    new = pruning.prune(index, layers, block, calibrates, its, given, free)
                 else:
                     read = wiring.units(index, block, skip) if layers else {}
                     given = {
                         n: {**given[n], "unit": its_units.width} for n, its_units in read.items()
                     }
                     some = {n: layers[n] for n in read}
-                    new = pruning.prune(index, some, block, calibrates, its, given)
+                    new = pruning.prune(index, some, block, calibrates, its, given, {})
                     new = wiring.with_rows(index, block, layers, read, new)
                 last = index + 1 == count
+                if wiring is not None and not last:
+                    wiring.advance(index, block)
                 how = reconstruction if layers else None
                 if dense is not None and twin is not None and (how or not last):
                     with part("forward"):
@@ -172,6 +183,8 @@ def prune_model(
             release_freed()
             progress.block(index)
             records += done[index] if old else new
+    if permutation and not moving and len(done) < count:
+        logger.warning("no layer has input channels that can change places; all stay in order")
     return records
 
 

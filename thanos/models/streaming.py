@@ -173,9 +173,11 @@ class StreamedBlocks:
         return [name for name in self._empty if name.startswith(start)]
 
     def _pruned_tensors(self, records: Iterable[LayerRecord]) -> dict[str, torch.Tensor]:
-        """The pruned weights as the source stores them: its names, its formats."""
+        """What pruning changed as the source stores it, biases too: its names, its formats."""
         tensors = {}
-        for name in dict.fromkeys(self._parameter_of(record.name) for record in records):
+        names = dict.fromkeys(self._parameter_of(record.name) for record in records)
+        biases = (f"{record.name}.bias" for record in records)
+        for name in (*names, *(bias for bias in biases if bias in self._stored)):
             for piece in self._stored[name]:
                 stored = piece.stored
                 weight = self._model.get_parameter(name).detach()[piece.place].cpu()

@@ -6,6 +6,7 @@ Which they are is found by running a block, see `unread_rows`; no architecture i
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from transformers import PreTrainedModel
 from thanos.errors import UserError
 
 from .blocks import DecoderBlocks, linear_layers
+from .channels import Channels, channels_of, expert_channels, holds
 from .dense import refuse
-from .experts import has_experts
+from .experts import ExpertMatrix, has_experts
 from .layer import LayerRecord, share_of_zeros
 from .linear import LinearLayer
 from .replay import Recording, record_probe
@@ -42,47 +44,88 @@ class Units:
 
 
 class Wiring:
-    """Which layers of a model's blocks read heads or neurons, and what goes when those go.
+    """Which layers of a model's blocks read heads or neurons, and what makes those.
 
     Args:
         model: able to run up to its first block.
         blocks: of the model.
         device: where blocks will be run.
-
-    Raises:
-        UserError: the model is a mixture of experts.
     """
 
     def __init__(
         self, model: PreTrainedModel, blocks: DecoderBlocks, device: torch.device | str
     ) -> None:
-        if any(has_experts(module) for module in blocks.modules.modules()):
-            raise UserError(
-                f"{type(model).__name__} is a mixture of experts, whose neurons cannot be pruned "
-                "as a whole yet; use structured"
-            )
+        self._kind = type(model).__name__
         self._blocks, self._device = blocks, device
         self._recording: Recording = record_probe(model, blocks)
-        self._known: dict[tuple[object, ...], dict[str, Units]] = {}  # by kind of block
+        # By kind of block, of its layers by their names in it; and of which units are unknown.
+        self._known: dict[tuple[object, ...], tuple[dict[str, Units], dict[str, str]]] = {}
+        self._channels: dict[tuple[object, ...], dict[str, Channels]] = {}
+
+    def advance(self, index: int, block: nn.Module) -> None:
+        """Go on behind block `index`, so that the next one can run."""
+        self._recording.advance(index, block, self._device)
 
     def units(self, index: int, block: nn.Module, skip: Collection[str]) -> dict[str, Units]:
         """Of the layers of block `index` that read heads or neurons, by their full names.
 
         Raises:
-            UserError: those of a layer cannot be told apart, and `skip` does not name it.
+            UserError: the model is a mixture of experts; the heads or neurons of a layer cannot be
+                told apart, and `skip` does not name it.
         """
+        if any(has_experts(module) for module in self._blocks.modules.modules()):
+            raise UserError(
+                f"{self._kind} is a mixture of experts, whose neurons cannot be pruned as a whole "
+                "yet; use structured"
+            )
         name = self._blocks.name_of(index)
-        layers = {
-            full.removeprefix(f"{name}."): a for full, a in self._layers(index, block).items()
-        }
-        kind = (type(block), *((own, layer.shape) for own, layer in layers.items()))
-        if kind not in self._known:
-            self._known[kind] = self._found(self._run(index, block), layers, name, skip)
+        found, faults = self._found(index, block)
         chosen = linear_layers(block, name, skip)
+        named = {f"{name}.{own}": fault for own, fault in faults.items()}
+        refuse(
+            {full: fault for full, fault in named.items() if full in chosen},
+            self._blocks.names,
+            skip,
+            everywhere=True,
+        )
         return {
             f"{name}.{own}": Units(u.width, {f"{name}.{made}": n for made, n in u.rows.items()})
-            for own, u in self._known[kind].items()
+            for own, u in found.items()
             if f"{name}.{own}" in chosen
+        }
+
+    def channels(self, index: int, block: nn.Module, layers: Layers) -> dict[str, Channels]:
+        """The input channels that can change places, of layers of block `index`, by full names.
+
+        Of the layers given, and made by these alone: a layer that is left as it is stays so.
+        """
+        name, every = self._blocks.name_of(index), self._layers(index, block)
+        kind = self._kind_of(index, block)
+        if kind not in self._channels:
+            run, own = self._run(index, block), self._own(index, block)
+            units = self._found(index, block)[0]
+            found = {reader: channels_of(run, own, reader, u.width) for reader, u in units.items()}
+            self._channels[kind] = {reader: c for reader, c in found.items() if c is not None}
+        moving = {
+            f"{name}.{reader}": Channels(
+                channels.columns, {f"{name}.{own}": rows for own, rows in channels.rows.items()}
+            )
+            for reader, channels in self._channels[kind].items()
+        }
+        plain = {
+            reader: channels
+            for reader, channels in moving.items()
+            if holds(
+                partial(self._recording.outcome, index, block, self._device),
+                every,
+                reader,
+                channels,
+            )
+        }
+        return {
+            reader: channels
+            for reader, channels in {**plain, **expert_channels(layers)}.items()
+            if {reader, *channels.rows} <= layers.keys()
         }
 
     def with_rows(
@@ -135,10 +178,14 @@ class Wiring:
             )
         return [records[name] for name in layers]
 
-    def _found(
-        self, run: Run, layers: Layers, name: str, skip: Collection[str]
-    ) -> dict[str, Units]:
-        found, faults = {}, {}
+    def _found(self, index: int, block: nn.Module) -> tuple[dict[str, Units], dict[str, str]]:
+        """The units of the layers that read any, by names in the block; of others what is wrong."""
+        kind = self._kind_of(index, block)
+        if kind in self._known:
+            return self._known[kind]
+        found: dict[str, Units] = {}
+        faults: dict[str, str] = {}
+        run, layers = self._run(index, block), self._own(index, block)
         for own, layer in layers.items():
             readers = {own: torch.ones(layer.shape[1], dtype=torch.bool)}
             if not any(unread.all() for unread in unread_rows(run, layers, readers).values()):
@@ -146,24 +193,26 @@ class Wiring:
             if (units := _units_of(run, layers, own)) is not None:
                 found[own] = units
             else:
-                faults[f"{name}.{own}"] = (
+                faults[own] = (
                     " reads heads or neurons that cannot be told apart, for all of them are "
                     "normalised together"
                 )
-        refuse(
-            {full: fault for full, fault in faults.items() if full in self._unskipped(name, skip)},
-            self._blocks.names,
-            skip,
-            everywhere=True,
-        )
-        return found
+        return self._known.setdefault(kind, (found, faults))
 
-    def _unskipped(self, name: str, skip: Collection[str]) -> Collection[str]:
-        block = self._blocks.modules[self._blocks.names.index(name)]
-        return linear_layers(block, name, skip)
+    def _kind_of(self, index: int, block: nn.Module) -> tuple[object, ...]:
+        shapes = ((own, layer.shape) for own, layer in self._own(index, block).items())
+        return type(block), *shapes
+
+    def _own(self, index: int, block: nn.Module) -> Layers:
+        """The block's layers by their names in it."""
+        prefix = f"{self._blocks.name_of(index)}."
+        every = self._layers(index, block)
+        return {name.removeprefix(prefix): layer for name, layer in every.items()}
 
     def _layers(self, index: int, block: nn.Module) -> Layers:
-        return linear_layers(block, self._blocks.name_of(index))
+        """The block's layers but those of experts, which see some tokens only."""
+        every = linear_layers(block, self._blocks.name_of(index))
+        return {name: a for name, a in every.items() if not isinstance(a, ExpertMatrix)}
 
     def _run(self, index: int, block: nn.Module) -> Run:
         return next(self._recording.passes(index, block, self._device))

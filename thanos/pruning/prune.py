@@ -32,6 +32,7 @@ from .patterns import (
     check_shape,
     parse_pattern,
 )
+from .permutation import channel_scale, column_order, permuted_channels
 from .precision import exact_matmul
 from .preparation import prepared_layer
 from .quadratic_form import row_energies
@@ -52,7 +53,9 @@ class PruningResult:
         relative_error: ‖(W − Ŵ) X‖² / ‖W X‖²; None without a Gram matrix.
         damping: λ that the factorisation took; None if the method has none.
         details: counts worth recording: outlier rows, rows solved directly; of the alternating
-            update whether it ended where it began.
+            update whether it ended where it began; channels that changed places.
+        channel_order: (pools, k), which of the `channels` given comes where in weight and mask;
+            None without any.
     """
 
     weight: Tensor
@@ -61,6 +64,7 @@ class PruningResult:
     relative_error: float | None
     damping: float | None
     details: dict[str, int]
+    channel_order: Tensor | None = None
 
 
 def required_statistics(
@@ -96,6 +100,7 @@ def prune_weight(
     given_mask: Tensor | None = None,
     outlier_score: str = "exact",
     unit: int = 1,
+    channels: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     memory_budget: int | None = None,
     measure_error: bool = True,
@@ -124,6 +129,9 @@ def prune_weight(
         outlier_score: `exact` h_i = W_i G W_iᵀ = ‖W_i X‖², for which every method needs the Gram
             matrix, or `separable` Σ_j W_ij² G_jj.
         unit: consecutive columns that `heads-neurons` removes together, such as those of a head.
+        channels: (pools, k, copies), the columns of input channels that can change places within
+            their pool, so that more of the metric stays under an n:m pattern, see `permutation`.
+            The result's weight has them in the new order; whoever makes the inputs must follow it.
         dtype: float32 or float64, in which everything is computed.
         memory_budget: bytes for temporaries beyond the weight, its pruned copy, the mask, G and U;
             default from the free memory.
@@ -152,6 +160,8 @@ def prune_weight(
     if unit != 1 and not isinstance(parsed, HeadsAndNeurons):
         raise PruningError(f"unit {unit} has no meaning for pattern {parsed}; leave it out")
     check_shape(c, b, parsed, outlier_fraction, unit)
+    if channels is not None:
+        _check_permutation(parsed, given_mask)
     if given_mask is not None:
         check_mask(given_mask, (c, b), parsed, outlier_fraction, unit)
     budget = memory_budget or default_memory_budget(weight.device)
@@ -166,6 +176,14 @@ def prune_weight(
         else:
             rows = rows_with_removals(given_mask)
             given = given_mask if rows is None else given_mask[rows]
+        order = None
+        if channels is not None and isinstance(parsed, SemiStructured):
+            among = dense if rows is None else dense[rows]
+            scale = channel_scale(composition, statistics, dense, dtype)
+            channels = channels.to(weight.device)
+            order = permuted_channels(among, scale, channels, parsed)
+            columns = column_order(channels, order, b)
+            dense, statistics = dense[:, columns], statistics and statistics.reordered(columns)
         target = dense if rows is None else dense[rows]
         W = target.to(dtype, copy=True)
         if composition.update != "none":
@@ -205,7 +223,9 @@ def prune_weight(
             "outlier_rows": len(dense) - len(W),
             "rows_solved_directly": pruned.rows_solved_directly,
             **({} if pruned.kept_start is None else {"kept_start": int(pruned.kept_start)}),
+            **({} if order is None else {"channels_moved": _moved(order)}),
         },
+        channel_order=order,
     )
 
 
@@ -230,9 +250,22 @@ def _check_input(
         raise PruningError("the calibration inputs have non-finite entries")
 
 
+def _check_permutation(pattern: Pattern, given_mask: Tensor | None) -> None:
+    if given_mask is not None or not isinstance(pattern, SemiStructured):
+        raise PruningError(
+            f"channels change places under n:m patterns whose mask is chosen, not under {pattern}"
+            + ("" if given_mask is None else " with a mask that is given")
+        )
+
+
 def _is_finite(W: Tensor) -> bool:
     """Whether all entries are finite, without a temporary of the size of W."""
     return all(math.isfinite(end) for end in read(*W.aminmax()))
+
+
+def _moved(order: Tensor) -> int:
+    """Channels that are not where they were."""
+    return int((order != torch.arange(order.shape[1], device=order.device)).sum())
 
 
 def _shared_resolvent(

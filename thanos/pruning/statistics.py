@@ -1,7 +1,8 @@
 """What calibration tells about a layer's inputs."""
 
+import copy
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -103,6 +104,13 @@ class InputStatistics:
         G = self.gram.to(dtype, copy=True)
         G.diagonal()[self.dead] = 1
         return G
+
+    def reordered(self, order: Tensor) -> Self:
+        """The same inputs' statistics, without C, in another order, (b,): which comes where."""
+        made = copy.copy(self)
+        made._sums = self.gram[order[:, None], order] if self.has_gram else self._sums[order]
+        made._cross, made._shared = None, {}
+        return made
 
     def inverse_factor(self, damping: float, dtype: torch.dtype) -> InverseFactor:
         """The factor of the damped Gram matrix; layers that share their inputs share it.

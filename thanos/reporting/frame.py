@@ -51,6 +51,7 @@ COLUMNS = (
     "order",
     "correction",
     "mask",
+    "channel_permutation",
     "allocation",
     "allocation_spread",
     "allocation_unit",

@@ -32,7 +32,10 @@ from thanos.reporting.measures import (
 
 REFERENCE = METHOD_NAMES["thanos"]
 # Suites without any of these compare methods as the paper has them: there is no gap to close.
-_OPTIONS = ("order", "correction", "allocation", "reconstruction_steps")
+_OPTIONS = (
+    *("order", "correction", "channel_permutation", "allocation"),
+    "reconstruction_steps",
+)
 ROW_KEYS = ("pattern", "method", *VARIANT_COLUMNS)
 
 

@@ -26,6 +26,7 @@ _OPTION_TEXTS = {
     "refine_steps": "refine {:g}",
     "order": "{}",
     "correction": "β={:g}",
+    "channel_permutation": "permuted",
     "allocation": "{} allocation",
     "reconstruction_steps": "reconstruct {:g}",
 }

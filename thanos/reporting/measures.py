@@ -44,7 +44,7 @@ _CONDITIONS = (
     *("calibration", "calibration_source", "calibration_windows"),
     *("evaluation", "model_path", "block_size", "damping", "refine_steps"),
     *("iterations", "penalty", "schedule", "order", "correction", "mask"),
-    *("allocation", "allocation_spread", "allocation_unit"),
+    *("channel_permutation", "allocation", "allocation_spread", "allocation_unit"),
     *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch"),
     *("mask_metric", "mask_scope", "mask_update", "outlier_fraction", "outlier_score"),
     *("context", "source", "quantization", "add_bos"),
@@ -148,7 +148,8 @@ def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
     dense = frame["pattern"] == DENSE
     neutral = {
         **{"outlier_fraction": 0.0, "outlier_score": "exact", "refine_steps": 0.0},
-        **{"order": "", "allocation": "", "correction": 0.0, "reconstruction_steps": 0.0},
+        **{"order": "", "correction": 0.0, "channel_permutation": 0.0, "allocation": ""},
+        **{"reconstruction_steps": 0.0},
     }
     filled = {
         column: frame[column].mask(dense | frame[column].isna() | (frame[column] == ""), value)

@@ -251,6 +251,8 @@ def _elements(folder: Path) -> int:
 
 def _squares(spec: PruningSpec) -> float:
     """Matrices as large as G beside it: see `thanos.pruning` for who keeps what."""
+    if spec.channel_permutation:
+        return 1 + _squares(replace(spec, channel_permutation=False))  # G in another order
     if spec.correction:
         return 2 + _squares(replace(spec, correction=0.0))  # U, and what moves the weights
     if spec.refine_steps:

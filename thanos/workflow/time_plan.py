@@ -52,6 +52,9 @@ _SOLVE = {
 # quarters of the rate.
 _GRAM = 4 / 3
 _REFINEMENT_PRODUCTS = 2  # per step
+_ASSIGNMENT = (
+    35  # per sum of a channel's scores and a group's, of which a layer of neurons has b²/m
+)
 # Passes through a block up to one group of layers after the other, and of a step of training.
 _SUBLAYER_PASSES = 1.4
 _PASSES_PER_STEP = 3.5  # forward, backward, and the windows that judge
@@ -135,6 +138,8 @@ def _pruning(spec: PruningSpec, shapes: Shapes) -> Cost:
     for _, (rows, columns) in shapes.layers:
         products = 2.0 * rows * columns**2 * per_product
         solve += Cost(products, float(per_weight * rows * columns))
+        if isinstance(spec.pattern, SemiStructured) and spec.channel_permutation and columns > rows:
+            solve += Cost(_ASSIGNMENT * rows * columns**2 / spec.pattern.m)
     total = _JOB + _scaled(solve, blocks)
     if spec.calibration is not None:
         tokens = spec.calibration.windows * _length(spec.calibration.context, shapes)
