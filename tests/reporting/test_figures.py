@@ -92,13 +92,43 @@ def test_a_sweep_has_a_panel_per_model_and_pattern(results: ResultsFolder) -> No
         for size in (8, 64)
         for seed in (0, 1)
     ]
-    runs.append(results.run("a", "dense", "dense", 29.0))
+    runs.append(results.run("a", "dense", "dense", 30.5))
     figure = sweep_figure(results.collect(runs).results, "block_size")
     assert [axes.get_title() for axes in figure.axes] == [
         *("a, Unstructured 50%", "a, 2:4", "b, Unstructured 50%", "b, 2:4")
     ]
     assert figure.axes[2].get_xlabel() == "block size B (columns)"
     assert all(len(content) > 1000 for content in render(figure).values())
+
+
+def test_a_sweep_far_above_the_dense_model_begins_at_its_results(results: ResultsFolder) -> None:
+    runs = [
+        results.run("a", pattern, "thanos", 40.0 + 64 / size, block_size=size)
+        for pattern in ("0.5", "2:4")
+        for size in (8, 64)
+    ]
+    runs.append(results.run("a", "dense", "dense", 20.0))
+    figure = sweep_figure(results.collect(runs).results, "block_size")
+    first = figure.axes[0]
+    assert first.get_title() == "a (dense 20.00), Unstructured 50%"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Thanos"]
+    low, high = first.get_ylim()
+    assert 20 < 38 < low < 41
+    assert high > 48
+    assert sum(low <= tick <= high for tick in first.yaxis.get_majorticklocs()) >= 2
+
+
+def test_long_titles_of_many_panels_take_more_lines(results: ResultsFolder) -> None:
+    runs = [
+        results.run("a-model-with-a-name", pattern, block_size=size)
+        for pattern in ("unstructured:0.5", "4:8", "2:4")
+        for size in (8, 64)
+    ]
+    figure = sweep_figure(results.collect(runs).results, "block_size")
+    figure.draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert all("a-model-with-a-name" in axes.get_title() for axes in figure.axes)
 
 
 def test_a_sweep_over_texts(results: ResultsFolder) -> None:

@@ -1,5 +1,6 @@
 """Line figures: a metric over a swept option, and the relative error layer by layer."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ _AXIS_TITLES = {
 _LOGARITHMIC = {"block_size": 2.0, "calibration_windows": 2.0, "damping": 10.0}
 _MOST_TICKS = 6
 _PANEL_HEIGHT = 1.75  # inches
+_TITLE_CHARACTER = 0.078
 
 
 def sweep_figure(
@@ -45,7 +47,8 @@ def sweep_figure(
     """Lines of a metric over the values of `axis`: a panel per model (down) and pattern (across).
 
     `axis` is as in `ablation_table`, `along` are keys whose values follow from its. Bars are 95%
-    intervals over seeds, the dotted line is the dense model. Runs that lack the option are left
+    intervals over seeds, the dotted line is the dense model, which is in the titles where all
+    results are far from it. Runs that lack the option are left
     out.
     """
     axis, *others = (column_of(key) for key in (axis, *along))
@@ -64,20 +67,27 @@ def sweep_figure(
         width = COLUMN_WIDTH if len(panels) == 1 else max(2 * COLUMN_WIDTH, 1.7 * len(panels))
         figure = new_figure(width, (_PANEL_HEIGHT + 0.2) * len(models) + 0.4)
         grid = figure.subplots(len(models), len(panels), squeeze=False, sharey="row")
+        out_of_sight: set[str] = set()
         for model, line in zip(models, grid, strict=True):
             of_model = points[points["model"] == model]
             for panel, axes in zip(panels, line, strict=True):
                 reference = dense_line(axes, _dense_means(dense, model), "horizontal")
                 here = of_model[of_model["panel"] == panel]
                 _draw_lines(axes, here, axis, without)
-                axes.set_title(f"{model}, {panel}")
             _scale_panels(line, of_model, measure, reference)
+            for panel, axes in zip(panels, line, strict=True):
+                name = model
+                if reference is not None and reference < axes.get_ylim()[0]:  # out of sight
+                    name = f"{model} (dense {measure.text(reference)})"
+                    out_of_sight.add(model)
+                axes.set_title(_title(name, panel, width / len(panels)))
         figure.supylabel(grid[0, 0].get_ylabel(), fontsize=TEXT_SIZE)
         for axes in grid.flat:
             axes.set_ylabel("")
         for axes in grid[-1]:
             axes.set_xlabel(axis_title(axis))
-        legend(figure, records(points), without=without, dense=not dense.empty, lines=True)
+        drawn = bool({*models} & {*dense["model"]} - out_of_sight)
+        legend(figure, records(points), without=without, dense=drawn, lines=True)
     return figure
 
 
@@ -150,6 +160,16 @@ def axis_title(axis: str) -> str:
     """What a swept option is called, with its symbol; a column or its configuration key."""
     axis = column_of(axis)
     return _AXIS_TITLES.get(axis, axis.replace("_", " "))
+
+
+def _title(model: str, panel: str, width: float) -> str:
+    """Of a panel so many inches wide: in one line where that fits."""
+    characters = int(width / _TITLE_CHARACTER)
+    if len(model) + len(panel) + 2 <= characters:
+        return f"{model}, {panel}"
+    kept = model.replace("(dense ", "(dense\N{NO-BREAK SPACE}")
+    lines = [textwrap.fill(part, characters) for part in (f"{kept},", panel)]
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _dense_means(dense: pd.DataFrame, model: str) -> pd.DataFrame:

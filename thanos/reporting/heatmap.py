@@ -40,19 +40,20 @@ def component_figure(frame: pd.DataFrame, measure: Measure | None = None) -> Fig
         panel=[_panel(row) for row in records(points)],
     )
     losses = points["loss"].clip(lower=_SMALLEST_LOSS)
+    metrics = [metric for metric in _METRICS if any(at[0] == metric for at in points["at"])]
     norm = LogNorm(losses.min(), max(losses.max(), 1.01 * losses.min()))
     panels = list(dict.fromkeys(points["panel"]))
     columns = {panel: _columns(points[points["panel"] == panel]) for panel in panels}
     down = -(-len(panels) // 2)
     with house_style():
-        figure = new_figure(2 * COLUMN_WIDTH, (len(_METRICS) * _ROW + 1.0) * down + 0.55)
+        figure = new_figure(2 * COLUMN_WIDTH, (len(metrics) * _ROW + 1.0) * down + 0.55)
         grid = figure.subplots(down, min(2, len(panels)), squeeze=False)
         for index, axes in enumerate(grid.flat):
             if index >= len(panels):
                 axes.set_axis_off()
                 continue
             here = points[points["panel"] == panels[index]]
-            image = _draw(axes, here, columns[panels[index]], norm)
+            image = _draw(axes, here, metrics, columns[panels[index]], norm)
             axes.set_title(panels[index], pad=14)  # above the names of the scopes
         bar = figure.colorbar(image, ax=grid, orientation="horizontal", aspect=60, pad=0.03)
         bar.ax.set_xlabel(f"{measure.title}, above dense (%, log)")
@@ -72,10 +73,16 @@ def _columns(points: pd.DataFrame) -> list[tuple[Any, str]]:
     return [(scope, update) for scope in _SCOPES for update in _UPDATES if (scope, update) in found]
 
 
-def _draw(axes: Axes, points: pd.DataFrame, columns: list[tuple[Any, str]], norm: LogNorm) -> Any:
+def _draw(
+    axes: Axes,
+    points: pd.DataFrame,
+    metrics: list[str],
+    columns: list[tuple[Any, str]],
+    norm: LogNorm,
+) -> Any:
     losses = {row["at"]: row["loss"] for row in records(points)}
     values = np.array(
-        [[losses.get((metric, *column), np.nan) for column in columns] for metric in _METRICS]
+        [[losses.get((metric, *column), np.nan) for column in columns] for metric in metrics]
     )
     image = axes.imshow(np.maximum(values, _SMALLEST_LOSS), norm=norm, cmap=_COLOURS, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
@@ -90,7 +97,7 @@ def _draw(axes: Axes, points: pd.DataFrame, columns: list[tuple[Any, str]], norm
             fontsize=TEXT_SIZE - 1,
             color="white" if norm(max(value, _SMALLEST_LOSS)) > _DARK else "black",
         )
-    axes.set_yticks(range(len(_METRICS)), _METRICS)
+    axes.set_yticks(range(len(metrics)), metrics)
     axes.set_xticks(range(len(columns)), [update for _, update in columns], rotation=35, ha="right")
     axes.tick_params(length=0)
     axes.grid(visible=False)

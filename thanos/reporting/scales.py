@@ -7,13 +7,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from thanos.reporting.measures import Measure
 
 Which = Literal["x", "y"]
 _LINEAR = 0.01  # relative distance to the dense model within which the scale is linear
 _MOST_TICKS = 6
+_EMPTY = 0.55  # of an axis, between dense model and data: then it leaves the former out
 # Shares of a panel's width that a label takes per character, and that lie between two labels.
 _CHARACTER, _AIR = 0.029, 0.02
 
@@ -61,7 +62,8 @@ def value_axis(
 ) -> None:
     """Scale and label one axis for values of a measure.
 
-    Perplexity with a dense model: `loss_scale`, ticks in percent. Other positive quantities that
+    Perplexity with a dense model: `loss_scale`, ticks in percent; an axis of curves begins at the
+    data where most of it would lie empty above the dense model. Other positive quantities that
     should be low: logarithmic where they span more than a factor of three. The rest: linear.
     """
     axis = axes.xaxis if which == "x" else axes.yaxis
@@ -69,7 +71,10 @@ def value_axis(
     known = values if dense is None else np.append(values, dense)
     if measure.metric == "perplexity" and dense is not None:
         scale = loss_scale(dense)
-        losses = _relative_ticks(known / dense - 1)
+        nearest, furthest = scale.forward(values.min()), scale.forward(values.max())
+        far = which == "y" and nearest > _EMPTY * furthest
+        known = values if far else known
+        losses = _ticks_between(known / dense - 1) if far else _relative_ticks(known / dense - 1)
         if which == "x":
             losses = _apart(losses, np.ptp(scale.forward(known)) * (1 + sum(room)))
         locator: Any = FixedLocator([dense * (1 + loss) for loss in losses])
@@ -104,6 +109,20 @@ def _relative_ticks(losses: np.ndarray) -> list[float]:
         if len(above) + len(below) < _MOST_TICKS:
             break
     return [*below, 0.0, *above]
+
+
+def _ticks_between(losses: np.ndarray) -> list[float]:
+    """Round percentages in the range of losses above zero, evenly spaced if that is short."""
+    low, high = float(losses.min()), float(losses.max())
+    if high < 4 * low:
+        found = MaxNLocator(_MOST_TICKS - 2, steps=[1, 2, 5, 10]).tick_values(low, high)
+        return [float(tick) for tick in found if low <= tick <= high]
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        sizes = [step * 10.0**power for power in range(-2, 10) for step in steps]
+        sizes = [size for size in sizes if low <= size <= high]
+        if len(sizes) < _MOST_TICKS:
+            break
+    return sizes
 
 
 def _apart(losses: list[float], width: float) -> list[float]:

@@ -42,7 +42,10 @@ from ..reporting.run_files import read_listing
 from ..reporting.serving import serving_figure
 from ..reporting.style import save
 
-_SWEEP = "Bars are 95% intervals over seeds, the dotted line is the dense model."
+_SWEEP = (
+    "Bars are 95% intervals over seeds, the dotted line is the dense model; where all results are "
+    "far from it, it is in the titles."
+)
 _BESIDE_DENSE = "Bars are 95% intervals over seeds."
 _PARTS = "Where the seconds of pruning go, with other jobs beside it; means over seeds."
 _TIME = "Wall time, with other jobs beside it."
