@@ -179,6 +179,22 @@ def test_pruned_it_is_the_model_whose_channels_were_moved_before(
         torch.testing.assert_close(tensor, value, rtol=1e-3, atol=1e-4, msg=name)
 
 
+@pytest.mark.parametrize("permutation", [False, True])
+def test_only_biases_whose_rows_moved_are_written(tiny, windows, tmp_path, permutation) -> None:
+    """Others stay as they are stored: here in more digits than the model computes with."""
+    model = tiny("llama-tied-biased").to(torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data = torch.rand(parameter.shape)
+    model.save_pretrained(tmp_path / "model")
+    finished = FinishedBlocks(tmp_path / "work", {})
+    source = StreamedBlocks(tmp_path / "model", finished=finished)
+    prune_model(source, windows, thanos, statistics="gram", permutation=permutation)
+    written = {own(n).removesuffix(".bias") for n in finished.tensors if n.endswith("bias")}
+    makers = {"self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj"}
+    assert written == (makers if permutation else set())
+
+
 def test_streamed_killed_and_written_it_is_the_same(tiny, windows, tmp_path) -> None:
     """Rows move in layers that were pruned before, and biases with them: all of it is kept."""
     tiny("llama-tied-biased").save_pretrained(tmp_path / "model")

@@ -173,11 +173,14 @@ class StreamedBlocks:
         return [name for name in self._empty if name.startswith(start)]
 
     def _pruned_tensors(self, records: Iterable[LayerRecord]) -> dict[str, torch.Tensor]:
-        """What pruning changed as the source stores it, biases too: its names, its formats."""
+        """What pruning changed, under the source's names and in its formats.
+
+        A bias has changed if the rows of its layer are in another order.
+        """
         tensors = {}
         names = dict.fromkeys(self._parameter_of(record.name) for record in records)
         biases = (f"{record.name}.bias" for record in records)
-        for name in (*names, *(bias for bias in biases if bias in self._stored)):
+        for name in (*names, *(bias for bias in biases if self._has_changed(bias))):
             for piece in self._stored[name]:
                 stored = piece.stored
                 weight = self._model.get_parameter(name).detach()[piece.place].cpu()
@@ -197,6 +200,13 @@ class StreamedBlocks:
             (piece,) = self._stored[name]
             found[piece.stored.name] = tensor.to("cpu", torch_dtype(piece.stored))
         return found
+
+    def _has_changed(self, name: str) -> bool:
+        """Whether a tensor, if there is one of that name, is not as it is stored."""
+        if name not in self._stored:
+            return False
+        now = self._model.get_parameter(name).detach()
+        return not torch.equal(now, self._read(name, {}).to(now.device))
 
     def _parameter_of(self, layer: str) -> str:
         own = f"{layer}.weight"
