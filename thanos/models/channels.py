@@ -8,6 +8,7 @@ makes a channel is found by running the block, see `unread_rows`; no architectur
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -35,6 +36,10 @@ class Channels:
     columns: Tensor
     rows: Mapping[str, Tensor]
 
+    def of_block(self, block: str) -> "Channels":
+        """The same, where layers have the names that they have in the model."""
+        return Channels(self.columns, {f"{block}.{name}": rows for name, rows in self.rows.items()})
+
     def follow(self, order: Tensor, layers: Layers) -> None:
         """Put the rows that make the channels in an order (pools, k), in place."""
         for name, rows in self.rows.items():
@@ -55,13 +60,15 @@ def channels_of(run: Run, layers: Layers, reader: str, unit: int) -> Channels | 
         unit: a neuron's columns, 1, or those of heads that go together.
     """
     column = torch.arange(layers[reader].shape[1])
-    for shared in (unit, len(column)) if unit > 1 else (1,):
-        for width in (w for w in range(unit, 0, -1) if unit % w == 0 and (w > 1 or unit == 1)):
-            number = column // shared * width + column % width
-            if rows := _rows_by_number(run, layers, reader, number):
-                pools = 1 if unit == 1 else len(column) // shared
-                columns = number.argsort(stable=True).view(pools, -1, shared // width)
-                return Channels(columns, {n: its.view(pools, -1, its.shape[1]) for n, its in rows})
+    widths = [w for w in range(unit, 1, -1) if unit % w == 0] if unit > 1 else [1]
+    for shared, width in product(dict.fromkeys((unit, len(column) if unit > 1 else 1)), widths):
+        number = column // shared * width + column % width
+        if rows := _rows_by_number(run, layers, reader, number):
+            pools = 1 if unit == 1 else len(column) // shared
+            columns = number.argsort(stable=True).view(pools, -1, shared // width)
+            return Channels(
+                columns, {name: its.view(pools, -1, its.shape[1]) for name, its in rows.items()}
+            )
     return None
 
 
@@ -101,9 +108,7 @@ def holds(
     return len(moved) == len(expected) and all(map(_close, moved, expected))
 
 
-def _rows_by_number(
-    run: Run, layers: Layers, reader: str, number: Tensor
-) -> list[tuple[str, Tensor]]:
+def _rows_by_number(run: Run, layers: Layers, reader: str, number: Tensor) -> dict[str, Tensor]:
     """Of each layer that makes channels of the reader, (numbers, rows of one), ascending."""
     count = int(number.max()) + 1
     found = {name: torch.zeros(layer.shape[0], dtype=torch.long) for name, layer in layers.items()}
@@ -124,9 +129,9 @@ def _rows_by_number(
         if not len(rows):
             continue
         if (torch.bincount(value[rows], minlength=count) != len(rows) // count).any():
-            return []
+            return {}
         makers[name] = rows.view(count, -1)
-    return list(makers.items())
+    return makers
 
 
 @contextmanager

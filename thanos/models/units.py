@@ -100,33 +100,17 @@ class Wiring:
         Of the layers given, and made by these alone: a layer that is left as it is stays so.
         """
         name, every = self._blocks.name_of(index), self._layers(index, block)
-        kind = self._kind_of(index, block)
+        kind, outcome = self._kind_of(index, block), self._recording.outcome
         if kind not in self._channels:
             run, own = self._run(index, block), self._own(index, block)
             units = self._found(index, block)[0]
             found = {reader: channels_of(run, own, reader, u.width) for reader, u in units.items()}
             self._channels[kind] = {reader: c for reader, c in found.items() if c is not None}
-        moving = {
-            f"{name}.{reader}": Channels(
-                channels.columns, {f"{name}.{own}": rows for own, rows in channels.rows.items()}
-            )
-            for reader, channels in self._channels[kind].items()
-        }
-        plain = {
-            reader: channels
-            for reader, channels in moving.items()
-            if holds(
-                partial(self._recording.outcome, index, block, self._device),
-                every,
-                reader,
-                channels,
-            )
-        }
-        return {
-            reader: channels
-            for reader, channels in {**plain, **expert_channels(layers)}.items()
-            if {reader, *channels.rows} <= layers.keys()
-        }
+        moving = {f"{name}.{own}": c.of_block(name) for own, c in self._channels[kind].items()}
+        tried = partial(outcome, index, block, self._device)
+        moving = {reader: c for reader, c in moving.items() if holds(tried, every, reader, c)}
+        moving |= expert_channels(layers)
+        return {reader: c for reader, c in moving.items() if {reader, *c.rows} <= layers.keys()}
 
     def with_rows(
         self,
