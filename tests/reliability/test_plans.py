@@ -29,6 +29,7 @@ LARGE = 150_000  # tokens of a vocabulary
 SHAPES = {
     "narrow": (512, 4, 256, 16, 256, 0.1, ()),
     "wide": (1024, 3, 256, 8, 256, 2, ("pattern=2:4",)),
+    "permuted": (1024, 3, 256, 8, 256, 2, ("method=thanos-plus", "pattern=2:4")),
     "deep": (512, 24, 256, 16, 128, 0.5, ("method=wanda",)),
     "vocabulary": (256, 2, LARGE, 4, 512, 0.1, ("pattern=2:4",)),
     "logits": (256, 2, 16_000, 8, 512, 0.1, ("pattern=2:4",)),  # of a batch, all at once
