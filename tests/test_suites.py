@@ -117,6 +117,7 @@ def test_what_is_named_in_two_ways_is_one_run(write):
     """An option that stands for others, and those."""
     options = {"method.refine_steps": 20, "method.order": ["block", "sublayer"]}
     options |= {"method.correction": [0, 0.75], "method.damping": 0.01}
+    options |= {"method.channel_permutation": True}
     write(
         {
             "common": {"model": "doc-llama", "calibration": "docstrings", "pattern": "2:4"},
