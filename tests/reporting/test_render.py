@@ -38,6 +38,27 @@ TABLE = Table(
 )
 
 
+# A method with all its options, as the suite beyond-135m has it.
+LONG = Table(
+    name="long-labels",
+    title="Long labels",
+    stub=("Method", "Sparsity"),
+    columns=(Column("docstrings perplexity ↓", "smollm2-135m-q4"),),
+    blocks=(
+        Block(
+            "2:4",
+            (
+                Row(("Thanos", "50.0%"), (Cell("28.18", 28.18),)),
+                Row(
+                    ("ADMM (refine 20, sublayer, β=0.75, permuted, reconstruct 60)", "50.0%"),
+                    (Cell("19.85", 19.85, best=True),),
+                ),
+            ),
+        ),
+    ),
+)
+
+
 def test_markdown() -> None:
     assert to_markdown(TABLE) == (
         "**50% & more_or_less**\n\n"
@@ -117,9 +138,27 @@ def test_what_is_longer_than_a_page_goes_on_in_another_float() -> None:
     assert text.count("group ") == 9
 
 
+def test_long_labels_take_several_lines_and_no_number_is_cut() -> None:
+    rule = "-" * 62 + "\n"
+    assert to_terminal(LONG) == (
+        f"Long labels\n\n{rule}"
+        "                                                    docstrings\n"
+        "                                                  perplexity ↓\n"
+        f"Method                              Sparsity  smollm2-135m-q4\n{rule}"
+        "2:4\n"
+        "Thanos                              50.0%               28.18\n"
+        "ADMM (refine 20, sublayer, β=0.75,  50.0%               19.85*\n"
+        f"  permuted, reconstruct 60)\n{rule}\n"
+        "* best of each block.\n"
+    )
+    label = r"ADMM (refine 20, sublayer, $\beta$=0.75, \\ \quad permuted, reconstruct 60)"
+    assert rf"\shortstack[l]{{{label}}} & 50.0\% & \textbf{{19.85}} \\" in to_latex(LONG)
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_latex_compiles(demo_runs: list[Run], results: ResultsFolder, tmp_path: Path) -> None:
     tables = to_latex(main_table(results.collect(demo_runs).results)) + to_latex(TABLE)
+    tables += to_latex(LONG)
     source = tmp_path / "tables.tex"
     source.write_text(
         r"\documentclass{article}\usepackage{booktabs}\begin{document}" + tables + r"\end{document}"

@@ -1,11 +1,12 @@
 """A table as LaTeX, for a document that loads `booktabs`."""
 
 from thanos.reporting.grid import Cell, Table
-from thanos.reporting.panels import cut_panels, plain_cell, widths_of
+from thanos.reporting.panels import cut_panels, plain_cell, widths_of, with_short_labels
 
 # A page of LaTeX's article in \footnotesize; points, of its width, a character and between columns.
 LATEX_LINES, _NOTE_CHARACTERS = 58, 85
 LATEX_WIDTH, _LATEX_CHARACTER, _LATEX_GAP = 345, 4.4, 8
+_LABEL = 36  # characters
 _LATEX = {
     **{character: "\\" + character for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -38,7 +39,7 @@ def to_latex(table: Table) -> str:
     room = LATEX_LINES - sum(1 + len(note) // _NOTE_CHARACTERS for note in notes)
     floats: list[list[Table]] = []
     height = 0
-    for panel in cut_panels(table, _fits_page):
+    for panel in cut_panels(with_short_labels(table, _LABEL), _fits_page):
         height += (lines := _latex_lines(panel))
         if not floats or height > room:
             floats.append([])
@@ -72,13 +73,19 @@ def _fits_page(panel: Table) -> bool:
 def _latex_lines(panel: Table) -> int:
     """Lines that a panel takes, rules and the space before the next one included."""
     headings = max(map(len, widths_of(panel, plain_cell)[2]))
-    return 4 + headings + sum(2 + len(block.rows) for block in panel.blocks)
+    rows = sum(1 + max(label.count("\n") for label in row.labels) for row in panel.rows())
+    return 4 + headings + 2 * len(panel.blocks) + rows
 
 
 def _latex_cell(cell: Cell) -> str:
     text = latex_escape(cell.text)
     text = rf"\textbf{{{text}}}" if cell.best else text
     return rf"{text} $\pm$ {cell.interval}" if cell.interval else text
+
+
+def _latex_label(label: str) -> str:
+    lines = r" \\ \quad ".join(latex_escape(line.strip()) for line in label.split("\n"))
+    return rf"\shortstack[l]{{{lines}}}" if "\n" in label else lines
 
 
 def _latex_panel(table: Table) -> str:
@@ -106,6 +113,6 @@ def _latex_panel(table: Table) -> str:
             rf"\multicolumn{{{width}}}{{@{{}}l}}{{\emph{{{latex_escape(block.title)}}}}} \\",
         ]
         for row in block.rows:
-            cells = [*map(latex_escape, row.labels), *map(_latex_cell, row.cells)]
+            cells = [*map(_latex_label, row.labels), *map(_latex_cell, row.cells)]
             lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])

@@ -4,6 +4,7 @@ import itertools
 import re
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from thanos.reporting.grid import Cell, Table
 
@@ -24,6 +25,21 @@ def cut_panels(table: Table, fits: Callable[[Table], bool]) -> Iterator[Table]:
         first = last
 
 
+def with_short_labels(table: Table, most: int) -> Table:
+    """The table with the labels of its rows in lines of so many characters."""
+
+    def lines(label: str) -> str:
+        return "\n".join(textwrap.wrap(label, most, subsequent_indent="  ")) or label
+
+    blocks = [
+        replace(
+            block, rows=tuple(replace(r, labels=tuple(map(lines, r.labels))) for r in block.rows)
+        )
+        for block in table.blocks
+    ]
+    return replace(table, blocks=tuple(blocks))
+
+
 def widths_of(
     table: Table, text: Callable[[Cell], str]
 ) -> tuple[list[int], list[int], list[list[str]]]:
@@ -33,7 +49,7 @@ def widths_of(
     """
     rows = list(table.rows())
     stubs = [
-        max(len(name), *(len(row.labels[index]) for row in rows))
+        max(len(name), *(len(line) for row in rows for line in row.labels[index].split("\n")))
         for index, name in enumerate(table.stub)
     ]
     mark = len(text(Cell("")))  # of the best

@@ -3,11 +3,19 @@
 import csv
 import io
 import textwrap
+from itertools import zip_longest
 
 from thanos.reporting.grid import Cell, Table
-from thanos.reporting.panels import GAP_BETWEEN, cut_panels, plain_cell, widths_of
+from thanos.reporting.panels import (
+    GAP_BETWEEN,
+    cut_panels,
+    plain_cell,
+    widths_of,
+    with_short_labels,
+)
 
 TERMINAL_WIDTH = 80
+_LABEL = 40
 
 
 def to_markdown(table: Table) -> str:
@@ -60,7 +68,7 @@ def to_terminal(table: Table) -> str:
         return len(_terminal_lines(panel)[0]) <= TERMINAL_WIDTH
 
     parts = []
-    for panel in cut_panels(table, fits):
+    for panel in cut_panels(with_short_labels(table, _LABEL), fits):
         parts.append("\n".join(line.rstrip()[:TERMINAL_WIDTH] for line in _terminal_lines(panel)))
     text = "\n".join(
         textwrap.fill(note, TERMINAL_WIDTH, subsequent_indent="  ") for note in table.notes("*")
@@ -102,7 +110,9 @@ def _terminal_lines(table: Table) -> list[str]:
     lines = [rule, *heads, names, rule]
     for block in table.blocks:
         lines.append(block.title)
-        lines += [
-            line(list(row.labels), list(map(_terminal_cell, row.cells))) for row in block.rows
-        ]
+        for row in block.rows:
+            cells = list(map(_terminal_cell, row.cells))
+            for labels in zip_longest(*(label.split("\n") for label in row.labels), fillvalue=""):
+                lines.append(line(list(labels), cells))
+                cells = [""] * len(cells)
     return [*lines, rule]
