@@ -131,6 +131,20 @@ def test_long_titles_of_many_panels_take_more_lines(results: ResultsFolder) -> N
     assert all("a-model-with-a-name" in axes.get_title() for axes in figure.axes)
 
 
+def test_a_legend_of_long_names_stays_inside(results: ResultsFolder) -> None:
+    options = {
+        **{"order": "sublayer", "correction": 0.75, "refine_steps": 20},
+        **{"channel_permutation": True, "reconstruction_steps": 60},
+    }
+    run = results.run("a", "2:4", "admm", 9.0, options=options)
+    runs = [run, results.run("a", "2:4", "thanos", 10.0), results.run("a", "dense", "dense", 8.0)]
+    figure = main_figure(results.collect(runs).results)
+    figure.draw_without_rendering()
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+
+
 def test_a_sweep_over_texts(results: ResultsFolder) -> None:
     runs = [results.run(source=source, perplexity=p) for source, p in (("c4", 9.0), ("docs", 8.0))]
     figure = sweep_figure(results.collect(runs).results, "calibration_source")

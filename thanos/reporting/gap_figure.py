@@ -1,5 +1,6 @@
 """The gap to the dense model that a method closes, over the time that pruning takes."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from thanos.reporting.measures import Measure, over_seeds, records, with_variant
 from thanos.reporting.style import COLUMN_WIDTH, house_style, look, new_figure, place_legend
 
 _PANEL_HEIGHT = 1.9  # inches
+_CHARACTERS = 56  # of a panel's width, in small print
 _WORST = -30.0  # percent: what is worse is below the panel
 
 
@@ -54,7 +56,7 @@ def _panel(axes: Axes, rows: Sequence[dict[Any, Any]]) -> None:
         axes.plot(row["seconds"], row["gap"], **look(row).marks())
     if rows:
         best = max(rows, key=lambda row: float(row["gap"]))
-        text = f"closes most: {look(best).label}"
+        text = textwrap.fill(f"closes most: {look(best).label}", _CHARACTERS)
         axes.text(0.99, 0.04, text, transform=axes.transAxes, ha="right", fontsize=6)
     axes.margins(y=0.15)
     axes.set_xscale("log")

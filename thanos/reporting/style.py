@@ -1,6 +1,7 @@
 """The one visual language of all figures: a colour and a marker per method, sizes, file formats."""
 
 import io
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -142,11 +143,15 @@ def legend(
 
 def place_legend(figure: Figure, handles: Sequence[Artist]) -> None:
     """A legend above all panels, as many to a row as fit; the figure grows by its height."""
-    widths = [_LEGEND_SYMBOL + len(str(handle.get_label())) * _CHARACTER for handle in handles]
     available = figure.get_figwidth()
+    for handle in handles:
+        most = int((available - _LEGEND_SYMBOL) / _CHARACTER)
+        handle.set_label(textwrap.fill(str(handle.get_label()), most))
+    labels = [str(handle.get_label()).split("\n") for handle in handles]
+    widths = [_LEGEND_SYMBOL + max(map(len, lines)) * _CHARACTER for lines in labels]
     per_row = len(handles) if sum(widths) < available else max(1, int(available / max(widths)))
-    height = figure.get_figheight() + -(-len(handles) // per_row) * _LEGEND_LINE
-    figure.set_figheight(height)
+    lines = sum(map(len, labels)) if per_row == 1 else -(-len(handles) // per_row)
+    figure.set_figheight(figure.get_figheight() + lines * _LEGEND_LINE)
     figure.legend(handles=handles, loc="outside upper center", ncols=min(per_row, len(handles)))
 
 
