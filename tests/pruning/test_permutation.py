@@ -123,7 +123,7 @@ def test_a_pool_that_is_no_whole_number_of_groups_stays() -> None:
     assert result.details["channels_moved"] == 0
 
 
-def test_the_order_is_the_same_whatever_memory_there_is(monkeypatch) -> None:
+def test_the_order_is_the_same_whatever_memory_there_is() -> None:
     """Many channels are equal here, so that rounding decides; it must not depend on the machine."""
     W = uneven(64, 24).W.float()
     W[:, 12:] = W[:, :12]

@@ -227,3 +227,12 @@ def test_tables_start_without_heavy_imports() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("part", ["results", "layers"])
+def test_a_table_of_another_version_is_refused_in_one_line(
+    demo_runs: list[Run], results: ResultsFolder, part: str
+) -> None:
+    frame = getattr(results.collect(demo_runs[:2]), part).drop(columns="channel_permutation")
+    with pytest.raises(UserError, match="no column channel_permutation: another version wrote it"):
+        from_csv(to_csv(frame))

@@ -150,12 +150,26 @@ def to_csv(frame: pd.DataFrame) -> str:
     return frame.to_csv(index=False, lineterminator="\n")  # shortest repr of every float
 
 
+class OtherColumnsError(UserError):
+    """A table of results was written by a version of this program with other columns."""
+
+
 def from_csv(text: str) -> pd.DataFrame:
-    """The inverse of `to_csv`."""
+    """The inverse of `to_csv`.
+
+    Raises:
+        OtherColumnsError: results or layers lack a column that they have today.
+    """
     kinds = dict.fromkeys(_TEXT, str)
     frame = pd.read_csv(  # whole columns, or their types would hang on where they are cut
         io.StringIO(text), dtype=kinds, keep_default_na=False, na_values={}, low_memory=False
     )
+    known = LAYER_COLUMNS if "layer" in frame else COLUMNS if "metric" in frame else ()
+    if missing := [column for column in known if column not in frame]:
+        raise OtherColumnsError(
+            f"a table of results has no column {missing[0]}: another version wrote it; "
+            "let snakemake make the suite again"
+        )
     return _typed(frame)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from thanos.artifacts import read_json, verify_text
 from thanos.errors import UserError
-from thanos.reporting.frame import from_csv
+from thanos.reporting.frame import OtherColumnsError, from_csv
 from thanos.reporting.grid import GAP
 from thanos.reporting.html import File, page
 from thanos.reporting.labels import DENSE, method_label, pattern_label
@@ -49,13 +49,13 @@ def suite_entry(
         frame = from_csv((suite / "results.csv").read_text(encoding="utf-8"))
         headlines = _headlines(frame)
         facts = _facts(frame, read_json(suite / "origin.json", sealed=True)["origin"])
-    except UserError as error:
-        if state != "incomplete":
-            state, reason = "damaged", str(error)
-    except (KeyError, ValueError) as error:  # other columns than this source knows
+    except (OtherColumnsError, KeyError, ValueError) as error:
         if state == "current":
             state, reason = "damaged", f"results.csv: {error}"
         facts = "Its results.csv has other columns than this source reads."
+    except UserError as error:
+        if state != "incomplete":
+            state, reason = "damaged", str(error)
     return SuiteEntry(
         suite.name,
         title,
