@@ -16,8 +16,8 @@ from .models import (
     linear_layers,
     prune_model,
 )
-from .models.activations import Layers
 from .models.dense import refuse
+from .models.linear import Layers
 from .models.reconstruction import Reconstruction
 from .models.sequential import Statistics
 from .models.source import PrunedBlocks
@@ -176,6 +176,7 @@ def prune_blocks(
         done=done,
         hidden=hidden,
         dense_hidden=dense_hidden,
+        hidden_budget=place.hidden_budget,
     )
 
 

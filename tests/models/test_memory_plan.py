@@ -74,6 +74,20 @@ def test_what_costs_more_is_planned_with_more(tiny, plan):
     assert plan(llama, replace(WORK, statistics="diagonal")).gram < base.gram
 
 
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_what_layers_get_in_the_dense_model_is_planned_for_where_there_is_room(tiny, plan, family):
+    model = tiny(family)
+    states = plan(model, replace(WORK, streams=2)).hidden
+    groups = {"llama": 3 * 32 + 48, "mixtral": 3 * 32}[family]  # experts get what their router gets
+    inputs = 4 * 32 * groups * 4
+    enough, short = (
+        replace(WORK, streams=2, compares=True, hidden_budget=states + inputs - n) for n in (0, 1)
+    )
+
+    assert plan(model, enough).inputs == inputs + plan(model, enough).forward  # of holes between
+    assert plan(model, short).inputs == plan(model, enough, on_device=True).inputs == 0
+
+
 @pytest.mark.parametrize("on_device", [False, True])
 def test_the_next_block_and_the_last_one_are_planned_for(tiny, plan, on_device):
     model = tiny("llama").bfloat16()

@@ -15,6 +15,8 @@ from thanos.models.replay import record
 from thanos.models.source import BlocksInMemory
 from thanos.pruning import prune_weight
 
+ROOM = 10**9
+
 
 def layers_of(model, index=0):
     blocks = find_blocks(model)
@@ -128,10 +130,15 @@ class Watching:
         return prune_weight(weight, statistics, "wanda", "0.5")
 
 
-@pytest.mark.parametrize("correction", [False, True])
-@pytest.mark.parametrize("order", ["block", "sublayer"])
+@pytest.mark.parametrize(
+    ("order", "correction", "room"),
+    [
+        *(("block", False, 0), ("sublayer", False, 0)),
+        *(("block", True, 0), ("sublayer", True, 0), ("sublayer", True, ROOM)),
+    ],
+)
 @pytest.mark.parametrize("family", ["llama", "opt", "gemma2", "phi", "gpt2", "qwen3"])
-def test_every_layer_sees_what_the_model_gives_it(tiny, windows, family, order, correction):
+def test_every_layer_sees_what_the_model_gives_it(tiny, windows, family, order, correction, room):
     """Under "sublayer" the model as it is pruned so far, to the last layer; dense for the aim."""
     model = tiny(family)
     watching = Watching(model, windows, order, correction)
@@ -145,6 +152,7 @@ def test_every_layer_sees_what_the_model_gives_it(tiny, windows, family, order, 
         batch_size=2,
         order=order,
         correction=correction,
+        hidden_budget=room,
     )
 
     assert {*watching.seen} == {*watching.layers}
@@ -190,7 +198,49 @@ def test_streamed_and_resumed_it_is_what_it_is_in_memory(tiny, family, steps, wi
             assert torch.equal(kept.state_dict()[name], value), name
 
 
-def test_a_mixture_is_corrected_on_the_tokens_that_are_routed(any_mixture):
+@torch.no_grad()
+def pruned_with_room(model, windows, room):
+    """The model, and how often each block and its twin run in all batches but the first."""
+    runs = [[] for _ in find_blocks(model).modules]
+    for index, block in enumerate(find_blocks(model).modules):
+        block.register_forward_pre_hook(
+            lambda module, args, index=index: runs[index].append(id(module))
+        )
+    more = {"hidden_budget": room, "data_free": data_free}
+    prune_model(model, windows, corrected_2_4, **{**OPTIONS, "batch_size": 1}, **more)
+    own = [id(block) for block in find_blocks(model).modules]
+    return model, [len(seen) - seen.count(o) for seen, o in zip(runs, own, strict=True)]
+
+
+def data_free(weight, _):
+    return prune_weight(weight, None, "magnitude", "2:4")
+
+
+def test_the_dense_model_runs_once_where_there_is_room_for_what_its_layers_get(any_model, windows):
+    """By all families: the same bits. What has room is counted to the byte."""
+    groups = groups_of(any_model, windows)
+    layers = [layers_of(any_model)[names[0]] for names in groups]
+    experts = any(isinstance(layer, ExpertMatrix) for layer in layers)  # in whose module all is
+    widths = sum(layer.shape[1] for layer in layers if not isinstance(layer, ExpertMatrix))
+    hidden = record(any_model, find_blocks(any_model), windows, 1).hidden
+    widths += hidden[0].shape[-1] * experts
+    states = sum(each.nbytes for each in hidden)
+    room = 2 * states + states // hidden[0].shape[-1] * widths
+
+    (short, often), (kept, once) = (
+        pruned_with_room(copy.deepcopy(any_model), windows, each) for each in (room - 1, room)
+    )
+
+    count = len(windows)
+    assert once[0] == count
+    assert often[0] == count * (len(groups) + 1)
+    assert once[1:] == [count] * (len(once) - 1) or max(often[1:]) > count  # other widths later
+    for name, value in kept.state_dict().items():
+        assert torch.equal(value, short.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("room", [0, ROOM])
+def test_a_mixture_is_corrected_on_the_tokens_that_are_routed(any_mixture, room):
     """The dense model's values of the very tokens that an expert gets in the pruned one."""
     windows = torch.randint(0, 60, (40, 10), generator=torch.Generator().manual_seed(1))
     dense, seen = copy.deepcopy(any_mixture), []
@@ -209,6 +259,7 @@ def test_a_mixture_is_corrected_on_the_tokens_that_are_routed(any_mixture):
         batch_size=100,
         order="sublayer",
         correction=True,
+        hidden_budget=room,
     )
 
     # The last group of block 0 was pruned with all others of the block done: run both again.

@@ -30,6 +30,8 @@ SHAPES = {
     "narrow": (512, 4, 256, 16, 256, 0.1, ()),
     "wide": (1024, 3, 256, 8, 256, 2, ("pattern=2:4",)),
     "permuted": (1024, 3, 256, 8, 256, 2, ("method=thanos-plus", "pattern=2:4")),
+    # Two streams of hidden states, and what a block's layers get in the dense model.
+    "compared": (512, 3, 256, 64, 256, 1, ("method=thanos-plus", "hidden_memory=1")),
     "deep": (512, 24, 256, 16, 128, 0.5, ("method=wanda",)),
     "vocabulary": (256, 2, LARGE, 4, 512, 0.1, ("pattern=2:4",)),
     "logits": (256, 2, 16_000, 8, 512, 0.1, ("pattern=2:4",)),  # of a batch, all at once
@@ -68,7 +70,8 @@ def measured(command, model_folder, tmp_path):
         (tmp_path / "zeroshot" / "piqa.jsonl").write_text("\n".join(map(json.dumps, questions)))
         given = [f"model.path={tmp_path / 'model'}", f"model.context={tokens}", "device=cpu"]
         given += [f"calibration.windows={windows}", f"evaluation.max_windows={windows}"]
-        given += ["evaluation.tasks=[piqa]", "evaluation.limit=40", "hidden_memory=0.02"]
+        given += ["evaluation.tasks=[piqa]", "evaluation.limit=40"]
+        given += [] if "hidden_memory=1" in more else ["hidden_memory=0.02"]
         given += [f"{use}.path={tmp_path / 'long.txt'}" for use in ("calibration", "evaluation")]
         run = run_of(command(*given, f"mirror={tmp_path}", "evaluation.efficiency=true", *more))
         corpus, task, _ = run.evaluation.parts()

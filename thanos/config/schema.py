@@ -215,7 +215,8 @@ class Config:
         layer_errors: record every layer's relative error, which takes a Gram matrix
         device: auto, cpu or an accelerator: cuda, cuda:1, xpu, mps
         memory_budget: bytes of temporaries per layer; null: a share of what is free
-        hidden_memory: GiB of hidden states in memory; more lie in mapped files
+        hidden_memory: GiB of hidden states in memory; more lie in mapped files. Corrections keep what
+            layers get in the dense model in what is left
         overlap: read the next block, and write the last one, while one is pruned
         mirror: folder that takes the hub's place: models, corpora, zero-shot data
         models_dir: folder in which models that lie in GGUF files are kept as safetensors

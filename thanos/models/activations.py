@@ -2,9 +2,7 @@
 
 import itertools
 import math
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,26 +12,13 @@ from thanos.errors import UserError
 from thanos.pruning import InputStatistics
 
 from .dense import CalledWronglyError
-from .experts import ExpertMatrix, RoutedInputs
-from .linear import LinearLayer
+from .dense_twin import DenseTwin
+from .experts import RoutedInputs
+from .linear import Layers, LinearLayer
 from .parts import part
-from .watching import end_after, until_seen, watch, watch_experts
+from .watching import apart, end_after, sharing, until_seen, watch, watch_experts
 
 Passes = Iterable[Callable[[], object]]
-Layers = Mapping[str, LinearLayer]
-
-
-@dataclass(frozen=True)
-class DenseTwin:
-    """The block as it is in the dense model: what do its layers get there for the same tokens?
-
-    Attributes:
-        layers: its linear layers, by the names that they have in the block.
-        passes: run it batch by batch, on the dense model's hidden states.
-    """
-
-    layers: Layers
-    passes: Passes
 
 
 def gather_statistics(
@@ -73,12 +58,12 @@ def gather_statistics(
         **{"gram": gram, "cross": twin is not None},
         **{"dtype": dtype, "device": device},
     }
-    plain, experts = _apart(layers)
+    plain, experts = apart(layers)
     routed = {name: RoutedInputs(own, **options) for name, own in experts.items()}
     statistics: dict[str, InputStatistics] = {}
     owners: dict[str, LinearLayer] = {}  # the first layer of each group that shares
     dense: dict[str, Any] = {}  # what the batch's inputs are in the dense model
-    owner_of = _sharing()
+    owner_of = sharing()
 
     def add(name: str, x: Tensor) -> None:
         with part("gram"):
@@ -98,7 +83,7 @@ def gather_statistics(
     def route(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         routed[name].see(args, kwargs, dense.get(name))
 
-    of_twin = itertools.repeat({}) if twin is None else _dense_inputs(twin, layers, one_group)
+    of_twin = itertools.repeat({}) if twin is None else twin.inputs(layers, one_group=one_group)
     see, watched = assign, plain
     for run, dense in zip(passes, of_twin, strict=False):  # noqa: B007 (read by the functions)
         enough = 1 if one_group else len(watched) + len(experts)
@@ -135,9 +120,9 @@ def input_groups(
     Raises:
         CalledWronglyError: a layer is not called, or called twice.
     """
-    plain, experts = _apart(layers)
+    plain, experts = apart(layers)
     groups: dict[Any, list[str]] = {}
-    owner_of, seen = _sharing(), dict[str, None]()
+    owner_of, seen = sharing(), dict[str, None]()
 
     def note(name: str, x: Tensor) -> None:
         if name in seen:
@@ -155,54 +140,6 @@ def input_groups(
         until_seen(run)
     _refuse_unseen(layers, seen)
     return [{name: layers[name] for name in names} for names in groups.values()]
-
-
-def _dense_inputs(twin: DenseTwin, layers: Layers, one_group: bool) -> Iterator[dict[str, Any]]:
-    """For each batch what the layers, or modules of experts, get in the dense model."""
-    plain, experts = _apart({name: twin.layers[name] for name in layers})
-    for run in twin.passes:
-        found: dict[str, Any] = {}
-        owner_of = _sharing()
-
-        def keep(name: str, x: Tensor) -> None:
-            owner = owner_of(name, x)  # noqa: B023 (called in this turn)
-            x = found[owner] if owner in found else x.clone()  # noqa: B023
-            for each in plain if one_group else (name,):
-                found[each] = x  # noqa: B023
-
-        def keep_routed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            module = next(iter(experts[name].values())).module
-            found[name] = (module, hidden.clone())  # noqa: B023
-
-        ended = end_after(1 if one_group else len(plain) + len(experts))
-        with watch(plain, keep, ended), watch_experts(experts, keep_routed, ended):
-            until_seen(run)
-        yield found
-
-
-def _apart(layers: Layers) -> tuple[Layers, dict[str, dict[str, ExpertMatrix]]]:
-    """Layers that are modules, and the matrices of each module of experts by the module's name."""
-    experts: dict[str, dict[str, ExpertMatrix]] = {}
-    for name, layer in layers.items():
-        if isinstance(layer, ExpertMatrix):
-            experts.setdefault(name.rsplit(".", 2)[0], {})[name] = layer
-    plain = {name: layer for name, layer in layers.items() if not isinstance(layer, ExpertMatrix)}
-    return plain, experts
-
-
-def _sharing() -> Callable[[str, Tensor], str]:
-    """A function that says which layer was the first to be given the very tensor that one gets."""
-    seen: list[tuple[weakref.ref[Tensor], int, str]] = []
-
-    def owner_of(name: str, x: Tensor) -> str:
-        for tensor, version, owner in seen:
-            if tensor() is x and version == x._version:
-                return owner
-        seen.append((weakref.ref(x), x._version, name))
-        return name
-
-    return owner_of
 
 
 def _refuse_unseen(layers: Layers, seen: Mapping[str, Any]) -> None:

@@ -1,33 +1,22 @@
 """Prune the linear layers of one decoder block, calibrated on what they are given there."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from .activations import DenseTwin, Layers, gather_statistics, input_groups
+from .activations import gather_statistics, input_groups
 from .channels import Channels
+from .dense_twin import DenseTwin
 from .heap import release_freed
 from .layer import LayerRecord, PruneLayer, prune_linear_layer
+from .linear import Layers
 from .parts import part
 from .replay import Recording
 
 Order = Literal["block", "sublayer"]
-
-
-@dataclass(frozen=True)
-class Streams:
-    """What the blocks are run on, from one to the next.
-
-    Attributes:
-        pruned: hidden states of the model pruned so far.
-        dense: those of the dense model for the same tokens, if they are wanted.
-    """
-
-    pruned: Recording
-    dense: Recording | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +37,8 @@ class BlockPruning:
         index: int,
         layers: Layers,
         block: nn.Module,
-        streams: Streams | None,
-        twin: tuple[nn.Module, Layers] | None,
+        states: Recording | None,
+        twin: DenseTwin | None,
         given: Mapping[str, Mapping[str, Any]],
         channels: Mapping[str, Channels],
     ) -> list[LayerRecord]:
@@ -59,23 +48,27 @@ class BlockPruning:
             index: of the block.
             layers: of the block, by name.
             block: it.
-            streams: hidden states before it; None if nothing is calibrated.
-            twin: the block as it is in the dense model, and its layers.
+            states: what it is run on; None if nothing is calibrated.
+            twin: the block as it is in the dense model, for corrections.
             given: what `prune_layer` is told of single layers, by their names.
             channels: of the layers whose input channels can change places.
         """
         records: dict[str, LayerRecord] = {}
-        for group in self._groups(index, layers, block, streams):
+        groups = self._groups(index, layers, block, states)
+        if twin is not None:
+            with part("forward"):
+                twin.prepare(groups)
+        for group in groups:
             inputs = {}
-            if streams is not None and group:
+            if states is not None and group:
                 with part("forward"):
                     inputs = gather_statistics(
                         group,
-                        streams.pruned.passes(index, block, self.device),
+                        states.passes(index, block, self.device),
                         gram=self.gram,
                         dtype=self.dtype,
                         device=self.device,
-                        twin=self._dense_inputs(index, streams, twin),
+                        twin=twin,
                         one_group=self.order == "sublayer",
                         rehearsed=index in self.rehearsed,
                     )
@@ -95,21 +88,11 @@ class BlockPruning:
         return [records[name] for name in layers]
 
     def _groups(
-        self, index: int, layers: Layers, block: nn.Module, streams: Streams | None
-    ) -> Iterator[Layers]:
+        self, index: int, layers: Layers, block: nn.Module, states: Recording | None
+    ) -> Sequence[Layers]:
         """The layers that are calibrated together: all, or those that share their input."""
-        if streams is None or self.order == "block" or not layers:
-            yield layers
-        else:
-            run = next(streams.pruned.passes(index, block, self.device))
-            with part("forward"):
-                groups = input_groups(layers, run, rehearsed=index in self.rehearsed)
-            yield from groups
-
-    def _dense_inputs(
-        self, index: int, streams: Streams, twin: tuple[nn.Module, Layers] | None
-    ) -> DenseTwin | None:
-        if streams.dense is None or twin is None:
-            return None
-        block, layers = twin
-        return DenseTwin(layers, streams.dense.passes(index, block, self.device))
+        if states is None or self.order == "block" or not layers:
+            return [layers]
+        run = next(states.passes(index, block, self.device))
+        with part("forward"):
+            return input_groups(layers, run, rehearsed=index in self.rehearsed)

@@ -16,11 +16,9 @@ from torch import Tensor
 from thanos.pruning.permutation import column_order
 
 from .experts import ExpertMatrix
-from .linear import LinearLayer
+from .linear import Layers, LinearLayer
 from .unread_rows import Run, unread_rows
 from .watching import watch
-
-Layers = Mapping[str, LinearLayer]
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from thanos.accelerator import read, wait_for
 from thanos.errors import UserError
 from thanos.pruning import InputStatistics, PruningError
 
-from .channels import Channels, Layers
+from .channels import Channels
 from .experts import is_rare
-from .linear import LinearLayer
+from .linear import Layers, LinearLayer
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """A linear layer, however its weight is stored."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -57,3 +58,6 @@ class LinearLayer:
     def reorder_columns(self, order: Tensor) -> None:
         """Put the inputs in another order, (in_features,)."""
         self.write(self.weight[:, order.to(self.stored.device)])
+
+
+Layers = Mapping[str, LinearLayer]  # by name

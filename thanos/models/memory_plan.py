@@ -43,6 +43,8 @@ class Work:
         hidden_budget: bytes of hidden states beyond which they lie in mapped files.
         streams: of hidden states: 2 where the dense model runs beside the pruned one, which takes
             a second block and, beside every Gram matrix, one more.
+        compares: whether every group of a block's layers is asked what it gets in the dense model;
+            what hidden states leave of their budget then keeps it, on the host.
         trains: whether blocks are trained once they are pruned, see `reconstruction`.
         overlap: whether a block is read and another written meanwhile.
     """
@@ -56,6 +58,7 @@ class Work:
     precision: int
     hidden_budget: int
     streams: int = 1
+    compares: bool = False
     trains: bool = False
     overlap: bool = False
 
@@ -70,6 +73,7 @@ class MemoryPlan:
     around: int  # embeddings, last norm and head; they make way for the first block
     gram: int  # statistics of one block's layers
     hidden: int  # hidden states of all windows, in memory
+    inputs: int  # what a block's layers get of all windows in the dense model
     forward: int  # activations of one batch within a block
     solve: int  # what pruning the most demanding layer takes besides
     overlap: int  # the block that is read and the pruned weights that are written meanwhile
@@ -104,10 +108,15 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
 
     block = max(shapes.blocks) * size // stored
     around = shapes.around * size // stored
-    hidden = gram = forward = 0
+    hidden = inputs = gram = forward = 0
     if work.statistics != "none":
         hidden = work.streams * work.windows * tokens * hidden_size * size
         forward = batch * forward_numbers(shapes) * size
+        if work.compares and not on_device:
+            # Experts get what their router gets.
+            inputs = work.windows * tokens * sum(input_widths(shapes.of_all_tokens)) * size
+            # Holes that a batch's activations leave between them come on top.
+            inputs = inputs + forward if hidden + inputs <= work.hidden_budget else 0
         gram = sum(width**2 for width in input_widths(layers)) * work.precision
         if work.statistics == "diagonal":
             gram = sum(width for _, (_, width) in layers) * work.precision
@@ -115,7 +124,7 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
         if size != work.precision:
             forward += min(batch, _TOKENS_PER_SLICE) * widest * work.precision
     solve = max(_solve(*shape, stored, work) for _, shape in layers)
-    pruning = work.streams * block + gram + max(forward, solve)
+    pruning = work.streams * block + inputs + gram + max(forward, solve)
     if work.trains:  # statistics and twin are gone; what goes forward is kept for the way back
         weights = max(shapes.blocks) // stored * FLOAT32
         pruning = max(pruning, block + _TRAINED * weights + 2 * forward)
@@ -127,7 +136,7 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
         host, device = PROGRAM_WITH_CUDA + with_slack(room), pruning
     else:
         host, device = PROGRAM + with_slack(kept + max(around, pruning + behind)), 0
-    parts = (block, around, gram, kept, forward, solve, ahead + behind)
+    parts = (block, around, gram, kept, inputs, forward, solve, ahead + behind)
     return MemoryPlan(host, with_slack(device), *parts)
 
 

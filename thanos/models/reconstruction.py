@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from thanos.errors import UserError
 
-from .activations import Layers
+from .linear import Layers
 from .replay import Recording
 
 logger = logging.getLogger(__name__)

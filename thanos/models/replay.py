@@ -62,9 +62,21 @@ class Recording:
 
         What the block leaves to later ones is kept beside them until the last of those has run.
         """
+        for run in self.advancing(index, block, device):
+            run()
+
+    def advancing(
+        self, index: int, block: nn.Module, device: torch.device | str
+    ) -> Iterator[Callable[[], None]]:
+        """For each batch, a function that does so."""
         for batch in range(len(self.hidden)):
-            states = self._run(batch, index, block, device, keep=True)
-            self.hidden[batch] = states.to(self.hidden[batch].device)
+            yield partial(self._advance, batch, index, block, device)
+
+    def _advance(
+        self, batch: int, index: int, block: nn.Module, device: torch.device | str
+    ) -> None:
+        states = self._run(batch, index, block, device, keep=True)
+        self.hidden[batch] = states.to(self.hidden[batch].device)
 
     def _run(
         self,

@@ -1,6 +1,5 @@
 """Prune a model block by block, each block calibrated on the outputs of the pruned ones before."""
 
-import copy
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,14 +10,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from thanos.accelerator import is_accelerator
 from thanos.errors import UserError
 from thanos.pruning import Pattern
 
-from .block import BlockPruning, Order, Streams
+from .block import BlockPruning, Order
 from .blocks import DecoderBlocks, check_layers, linear_layers
 from .causality import CausalProbe
 from .context import longest_window
 from .dense import CalledWronglyError, refuse
+from .dense_twin import DenseTwin
 from .heap import release_freed
 from .layer import LayerRecord, PruneLayer, share_of_zeros
 from .linear import LinearLayer
@@ -57,6 +58,7 @@ def prune_model(
     done: Sequence[Sequence[LayerRecord]] = (),
     hidden: list[Tensor] | None = None,
     dense_hidden: list[Tensor] | None = None,
+    hidden_budget: int = 0,
 ) -> list[LayerRecord]:
     """Prune every linear layer inside the decoder blocks, in place; return a record of each.
 
@@ -90,6 +92,8 @@ def prune_model(
             to give the next block its inputs, bit for bit what they were.
         hidden: the empty list to keep hidden states in; see `hidden_states`.
         dense_hidden: another one, for those of the dense model.
+        hidden_budget: bytes of hidden states in memory; what those between blocks leave of it is
+            for what a block's layers get in the dense model, see `DenseTwin`.
 
     Raises:
         UserError: the model or a layer cannot be pruned; the message names the layer.
@@ -100,6 +104,7 @@ def prune_model(
     wiring = Wiring(source.model, source.blocks, device) if units or permutation else None
     recording = dense = None
     rehearsed: set[int] = set()
+    room = 0
     if (statistics != "none" or reconstruction is not None) and len(done) < count:
         with part("read"):
             around = source.model
@@ -110,8 +115,10 @@ def prune_model(
         rehearsed = rehearse(recording, source.blocks, skip)
         if reconstruction is not None:
             check_batches(len(recording.hidden))
-        dense = recording.again(dense_hidden) if correction or reconstruction else None
-    streams = None if recording is None else Streams(recording, dense)
+        if correction or reconstruction:
+            dense = recording.again(dense_hidden)
+            if not is_accelerator(torch.device(device)):  # which would sooner run than wait
+                room = hidden_budget - 2 * sum(states.nbytes for states in dense.hidden)
     told = {name: {"pattern": pattern} for name, pattern in (patterns or {}).items()}
     records: list[LayerRecord] = []
     moving = False
@@ -128,7 +135,7 @@ def prune_model(
         )
         for index in range(count):
             old = index < len(done)
-            if old and streams is None and wiring is None:
+            if old and recording is None and wiring is None:
                 records += done[index]
                 continue
             name = source.blocks.name_of(index)
@@ -136,11 +143,13 @@ def prune_model(
                 twin = None
                 with part("read"):
                     if dense is not None and old:
-                        twin = copy.deepcopy(source.take_dense(index, device))
+                        unpruned = source.take_dense(index, device)
+                        twin = DenseTwin(index, name, unpruned, dense, device, room)
+                        del unpruned
                     block = source.take(index, device)
                     if dense is not None and not old:
-                        twin = copy.deepcopy(block)
-                if index == 0 and streams is not None:
+                        twin = DenseTwin(index, name, block, dense, device, room)
+                if index == 0 and recording is not None:
                     with part("forward"):
                         probe.check(block, device)
                 layers = {} if old else linear_layers(block, name, skip)
@@ -148,28 +157,28 @@ def prune_model(
                 given: dict[str, dict[str, Any]] = {
                     n: {**told.get(n, {}), **zeros.get(n, {})} for n in layers
                 }
-                its = (twin, linear_layers(twin, name, skip)) if twin and correction else None
-                calibrates = streams if statistics != "none" else None
+                compared = twin if correction else None
+                states = recording if statistics != "none" else None
                 if wiring is None or not units:
                     free = wiring.channels(index, block, layers) if wiring and layers else {}
                     moving = moving or bool(free)
-                    new = pruning.prune(index, layers, block, calibrates, its, given, free)
+                    new = pruning.prune(index, layers, block, states, compared, given, free)
                 else:
                     read = wiring.units(index, block, skip) if layers else {}
                     given = {
                         n: {**given[n], "unit": its_units.width} for n, its_units in read.items()
                     }
                     some = {n: layers[n] for n in read}
-                    new = pruning.prune(index, some, block, calibrates, its, given, {})
+                    new = pruning.prune(index, some, block, states, compared, given, {})
                     new = wiring.with_rows(index, block, layers, read, new)
                 last = index + 1 == count
                 if wiring is not None and not last:
                     wiring.advance(index, block)
                 how = reconstruction if layers else None
-                if dense is not None and twin is not None and (how or not last):
+                if twin is not None and (how or not last):
                     with part("forward"):
-                        dense.advance(index, twin, device)
-                del twin, its
+                        twin.advance()
+                del twin, compared
                 if how and recording is not None and dense is not None:
                     targets = dense.hidden
                     with part("solve"):

@@ -18,6 +18,7 @@ from .location import weight_files
 from .safetensors_layout import FLOAT_BYTES, StoredTensor
 from .shards import stored_tensors
 
+EXPERT = ".experts."  # in a layer's name, before the expert's number
 _IN_BLOCK = re.compile(r"(?P<list>(?:.*?\.)?[A-Za-z_]\w*)\.(?P<index>\d+)\..+")
 
 
@@ -49,6 +50,16 @@ class Shapes:
     def hidden(self) -> int:
         """Width of the hidden states."""
         return _hidden(self.layers)
+
+    @property
+    def of_experts(self) -> list[tuple[str, tuple[int, int]]]:
+        """Those of `layers` that tokens are routed to."""
+        return [layer for layer in self.layers if EXPERT in layer[0]]
+
+    @property
+    def of_all_tokens(self) -> list[tuple[str, tuple[int, int]]]:
+        """The other ones."""
+        return [layer for layer in self.layers if EXPERT not in layer[0]]
 
     @property
     def widest(self) -> int:

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from thanos.pruning import InputStatistics
 
-from .activations import Layers, gather_statistics
+from .activations import gather_statistics
 from .blocks import linear_layers
 from .heap import release_freed
+from .linear import Layers
 from .parts import part
 from .replay import record
 from .source import BlockSource

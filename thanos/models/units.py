@@ -19,11 +19,9 @@ from .channels import Channels, channels_of, expert_channels, holds
 from .dense import refuse
 from .experts import ExpertMatrix, has_experts
 from .layer import LayerRecord, share_of_zeros
-from .linear import LinearLayer
+from .linear import Layers
 from .replay import Recording, record_probe
 from .unread_rows import Run, unread_rows
-
-Layers = Mapping[str, LinearLayer]
 
 
 @dataclass(frozen=True)

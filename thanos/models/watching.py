@@ -1,5 +1,6 @@
 """See what reaches the layers of a block that runs, and end its pass when all was seen."""
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .experts import ExpertMatrix
-from .linear import LinearLayer
+from .linear import Layers, LinearLayer
 
 
 class _SeenError(Exception):
@@ -80,3 +81,27 @@ def watch(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def apart(layers: Layers) -> tuple[Layers, dict[str, dict[str, ExpertMatrix]]]:
+    """Layers that are modules, and the matrices of each module of experts by the module's name."""
+    experts: dict[str, dict[str, ExpertMatrix]] = {}
+    for name, layer in layers.items():
+        if isinstance(layer, ExpertMatrix):
+            experts.setdefault(name.rsplit(".", 2)[0], {})[name] = layer
+    plain = {name: layer for name, layer in layers.items() if not isinstance(layer, ExpertMatrix)}
+    return plain, experts
+
+
+def sharing() -> Callable[[str, Tensor], str]:
+    """A function that says which layer was the first to be given the very tensor that one gets."""
+    seen: list[tuple[weakref.ref[Tensor], int, str]] = []
+
+    def owner_of(name: str, x: Tensor) -> str:
+        for tensor, version, owner in seen:
+            if tensor() is x and version == x._version:
+                return owner
+        seen.append((weakref.ref(x), x._version, name))
+        return name
+
+    return owner_of

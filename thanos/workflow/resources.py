@@ -107,6 +107,7 @@ def plan_pruning(spec: PruningSpec, place: Place, folder: Path, *, on_device: bo
         precision=8 if spec.precision == "float64" else 4,
         hidden_budget=place.hidden_budget,
         streams=spec.streams,
+        compares=spec.correction > 0 and spec.order == "sublayer",
         trains=spec.reconstruction_steps > 0,
         overlap=place.overlap,
     )

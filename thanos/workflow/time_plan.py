@@ -19,7 +19,7 @@ from ..identity import (
     WindowsSpec,
 )
 from ..models.memory_plan import input_widths
-from ..models.shapes import Shapes
+from ..models.shapes import EXPERT, Shapes
 from ..pruning.patterns import SemiStructured, Unstructured
 from .speed import Speed
 
@@ -73,7 +73,6 @@ _TASKS = {
 }
 
 
-_EXPERT = ".experts."
 Layer = tuple[str, tuple[int, int]]  # name, rows and columns
 
 
@@ -145,7 +144,8 @@ def _pruning(spec: PruningSpec, shapes: Shapes) -> Cost:
         tokens = spec.calibration.windows * _length(spec.calibration.context, shapes)
         length = _length(spec.calibration.context, shapes)
         gathering = _SUBLAYER_PASSES if spec.order == "sublayer" else 1
-        total += _scaled(_forward(tokens, length, shapes), spec.streams * (gathering + 1))
+        # The dense model, beside it, runs once: there is room for what its layers get.
+        total += _scaled(_forward(tokens, length, shapes), gathering + spec.streams)
         if spec.layer_errors or spec.method.needs_factor or spec.correction:
             products = _GRAM + 2.0 if spec.correction else _GRAM
             total += Cost(products * tokens * _seen(shapes, _squares) * blocks)
@@ -196,11 +196,10 @@ def _forward(tokens: float, length: int, shapes: Shapes) -> Cost:
 
 def _seen(shapes: Shapes, size: Callable[[Sequence[Layer]], float]) -> float:
     """The size of a block's layers that a token goes through: of a mixture some of the experts."""
-    experts = [layer for layer in shapes.layers if _EXPERT in layer[0]]
-    others = [layer for layer in shapes.layers if _EXPERT not in layer[0]]
-    count = len({name.partition(_EXPERT)[2].partition(".")[0] for name, _ in experts})
+    experts = shapes.of_experts
+    count = len({name.partition(EXPERT)[2].partition(".")[0] for name, _ in experts})
     share = shapes.experts_per_token / count if count else 0.0
-    return size(others) + share * size(experts)
+    return size(shapes.of_all_tokens) + share * size(experts)
 
 
 def _weights(layers: Sequence[Layer]) -> float:
