@@ -146,6 +146,10 @@ USELESS = [
         ["method.reconstruction_batch=2"],
         "method thanos with pattern unstructured:0.5 and method.reconstruction_steps=0",
     ),
+    (
+        ["method.reconstruction_precision=bfloat16"],
+        "method thanos with pattern unstructured:0.5 and method.reconstruction_steps=0",
+    ),
     (["method=dense", "pattern=2:4"], "method dense"),
     (["method=dense", "seed=1"], "method dense"),
     (["recovery.steps=9"], "recovery=none"),
@@ -196,6 +200,7 @@ def test_a_key_that_the_choices_do_not_use_is_refused(overrides, choice):
         ["method=magnitude", "pattern=2:4", "method.channel_permutation=true"],
         ["method=thanos-plus", "pattern=4:8", "method.channel_permutation=false"],
         ["method.reconstruction_steps=9", "method.reconstruction_rate=0.1"],
+        ["method.reconstruction_steps=9", "method.reconstruction_precision=bfloat16"],
         ["method.allocation=owl", "method.allocation_unit=layer"],
         ["method=magnitude", "layer_errors=false", "method.allocation=owl", "seed=1"],
         ["method=magnitude", "layer_errors=false", "method.reconstruction_steps=9", "seed=1"],

@@ -237,7 +237,13 @@ def _reconstruction(spec: PruningSpec, storage_dtype: torch.dtype) -> Reconstruc
         return None
     assert spec.reconstruction_rate is not None
     seed = spec.calibration.seed
-    return Reconstruction(spec.reconstruction_steps, spec.reconstruction_rate, seed, storage_dtype)
+    return Reconstruction(
+        spec.reconstruction_steps,
+        spec.reconstruction_rate,
+        seed,
+        storage_dtype,
+        getattr(torch, spec.reconstruction_precision),
+    )
 
 
 def _masks(spec: PruningSpec, place: Place, source: BlockSource) -> StreamedBlocks | None:

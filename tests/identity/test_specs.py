@@ -128,6 +128,7 @@ def test_evaluations_of_before_an_option_keep_their_names(overrides, known):
         ["method.reconstruction_steps=5"],
         ["method.reconstruction_steps=5", "method.reconstruction_rate=0.1"],
         ["method.reconstruction_steps=5", "method.reconstruction_batch=1"],
+        ["method.reconstruction_steps=5", "method.reconstruction_precision=bfloat16"],
         ["method.correction=0.5"],
         ["method.scope=layer", "method.update=alternating"],
         ["method=admm", "method.iterations=21"],

@@ -1,6 +1,7 @@
 """Blocks trained after they were pruned: what moves, what stays, who decides when it is enough."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,6 +59,29 @@ def test_blocks_come_closer_to_the_dense_ones_and_zeros_stay(any_model, windows)
         assert record.details["block_error"] == pytest.approx(errors[record.block], rel=1e-3)
         assert record.details["block_error"] <= record.details["block_error_before"]
     assert max(r.details["reconstruction_steps"] for r in records.values()) > 0
+
+
+def test_products_in_half_precision_move_weights_that_stay_in_single(tiny, windows):
+    """Within a few percent of the way that products in single precision go; judged as ever."""
+    model = tiny("llama")
+    single, expected = pruned(model, windows, HOW)
+    half, records = pruned(model, windows, replace(HOW, product_dtype=torch.bfloat16))
+
+    weights = half.model.layers[0].mlp.up_proj.weight
+    assert not torch.equal(weights, weights.bfloat16().float())
+    assert not torch.equal(weights, single.model.layers[0].mlp.up_proj.weight)
+    for name, record in records.items():
+        before, error = record.details["block_error_before"], record.details["block_error"]
+        gained = (
+            expected[name].details["block_error_before"] - expected[name].details["block_error"]
+        )
+        assert before - error == pytest.approx(gained, rel=0.1)
+
+
+def test_a_device_that_cannot_is_named(tiny, windows, monkeypatch):
+    monkeypatch.setattr(torch.amp, "is_autocast_available", lambda kind: kind != "cpu")
+    with pytest.raises(UserError, match=r"device cpu cannot .* method.reconstruction_precision"):
+        pruned(tiny("llama"), windows, replace(HOW, product_dtype=torch.bfloat16))
 
 
 def test_nothing_else_moves(any_model, windows):

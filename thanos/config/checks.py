@@ -103,6 +103,11 @@ def checked(config: Config) -> Config:
         if number < 0:
             raise UserError(f"{key} is {number:g}; it must not be negative")
     _check_choice("precision", config.precision, ("float32", "float64"))
+    _check_choice(
+        "method.reconstruction_precision",
+        config.method.reconstruction_precision,
+        ("float32", "bfloat16"),
+    )
     _check_choice("model.rare_experts", config.model.rare_experts, ("error", "magnitude"))
     _check_choice("tracking.mode", config.tracking.mode, ("offline", "online", "disabled"))
     _check_choice("evaluation.quantization", config.evaluation.quantization, QUANTIZATIONS)

@@ -46,6 +46,9 @@ def columns_of(
         "reconstruction_steps": pruning.reconstruction_steps if pruning else 0,
         "reconstruction_rate": pruning and pruning.reconstruction_rate,
         "reconstruction_batch": pruning and pruning.reconstruction_batch,
+        "reconstruction_precision": (
+            pruning.reconstruction_precision if pruning and pruning.reconstruction_steps else None
+        ),
         "mask_metric": pruning and pruning.metric,
         "mask_scope": pruning and pruning.scope,
         "mask_update": pruning and pruning.method.update,

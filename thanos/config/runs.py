@@ -246,6 +246,9 @@ def pruning_spec(choices: Choices, model: ModelSpec, text: TextSpec | None) -> P
         reconstruction_steps=given.reconstruction_steps,
         reconstruction_rate=given.reconstruction_rate if choices.reconstructs else None,
         reconstruction_batch=given.reconstruction_batch if choices.reconstructs else None,
+        reconstruction_precision=(
+            given.reconstruction_precision if choices.reconstructs else "float32"
+        ),
         precision=config.precision,
         layer_errors=config.layer_errors,
         skip=tuple(config.model.skip),

@@ -88,6 +88,7 @@ class MethodConfig:
         reconstruction_steps: to train what is left of a block for the dense model's outputs
         reconstruction_rate: learning rate of the first of these steps; it falls to zero
         reconstruction_batch: windows per step; one batch in eight judges
+        reconstruction_precision: of the products of these steps: float32 or bfloat16
     """
 
     name: str = MISSING
@@ -111,6 +112,7 @@ class MethodConfig:
     reconstruction_steps: int = 0
     reconstruction_rate: float = 3e-4
     reconstruction_batch: int = 4
+    reconstruction_precision: str = "float32"
 
 
 @dataclass
@@ -215,8 +217,8 @@ class Config:
         layer_errors: record every layer's relative error, which takes a Gram matrix
         device: auto, cpu or an accelerator: cuda, cuda:1, xpu, mps
         memory_budget: bytes of temporaries per layer; null: a share of what is free
-        hidden_memory: GiB of hidden states in memory; more lie in mapped files. Corrections keep what
-            layers get in the dense model in what is left
+        hidden_memory: GiB of hidden states in memory; more lie in mapped files. Corrections keep
+            what layers get in the dense model in what is left
         overlap: read the next block, and write the last one, while one is pruned
         mirror: folder that takes the hub's place: models, corpora, zero-shot data
         models_dir: folder in which models that lie in GGUF files are kept as safetensors

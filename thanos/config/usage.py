@@ -201,7 +201,10 @@ USES = (
         lambda choices: f"{choices.pruning} and method.allocation=uniform",
     ),
     Use(
-        ("method.reconstruction_rate", "method.reconstruction_batch"),
+        (
+            *("method.reconstruction_rate", "method.reconstruction_batch"),
+            "method.reconstruction_precision",
+        ),
         lambda choices: choices.reconstructs,
         lambda choices: f"{choices.pruning} and method.reconstruction_steps=0",
     ),

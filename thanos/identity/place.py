@@ -22,8 +22,8 @@ class Place:
         models_dir: folder of models that are stored in GGUF files, as safetensors.
         model_file: wheel or GGUF file that takes the package index's place.
         memory_budget: bytes of temporaries while a layer is pruned; None: from what is free.
-        hidden_memory: GiB of hidden states in memory; more lie in mapped files. Corrections keep what
-            layers get in the dense model in what is left.
+        hidden_memory: GiB of hidden states in memory; more lie in mapped files. Corrections keep
+            what layers get in the dense model in what is left.
         overlap: read the next block, and write the last one, while one is pruned.
         calibration_batch: windows per forward pass of the calibration; None: by their length.
         recovery_batch: windows per forward pass of the training; None: those of a step.

@@ -28,7 +28,7 @@ _LATER = {
     *("iterations", "penalty", "schedule", "order", "correction", "mask"),
     *("allocation", "allocation_spread", "allocation_unit"),
     *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch"),
-    *("channel_permutation", "dense_skip", "divergence", "add_bos"),
+    *("reconstruction_precision", "channel_permutation", "dense_skip", "divergence", "add_bos"),
 }
 
 AnySpec = TypeVar("AnySpec", bound="Spec")

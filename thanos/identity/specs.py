@@ -40,6 +40,7 @@ class PruningSpec(Spec):
         reconstruction_steps: to train each pruned block for the dense model's outputs.
         reconstruction_rate: learning rate of the first of these steps.
         reconstruction_batch: windows per step.
+        reconstruction_precision: float32 or bfloat16, of the products of these steps.
         precision: float32 or float64, of the pruning mathematics.
         layer_errors: whether every layer's relative error is recorded.
         skip: layers left dense on purpose.
@@ -71,6 +72,7 @@ class PruningSpec(Spec):
     reconstruction_steps: int = 0
     reconstruction_rate: float | None = None
     reconstruction_batch: int | None = None
+    reconstruction_precision: str = "float32"
     channel_permutation: bool = False
 
     @property

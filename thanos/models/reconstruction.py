@@ -10,6 +10,7 @@ cannot be fitted to the other windows unseen (arXiv 2406.15524 warns of that).
 import copy
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,12 +39,15 @@ class Reconstruction:
         learning_rate: of the first step; it falls linearly to zero.
         seed: of the order of the batches.
         storage_dtype: what the weights are rounded to in the end, and whenever they are judged.
+        product_dtype: of the products on the way, by autocast unless it is float32; the weights
+            that move, the loss and the judgement stay as precise as they are.
     """
 
     steps: int
     learning_rate: float = 3e-4
     seed: int = 0
     storage_dtype: torch.dtype = torch.float32
+    product_dtype: torch.dtype = torch.float32
 
 
 def check_batches(count: int) -> None:
@@ -101,13 +105,16 @@ def reconstruct(
     order = _shuffled(first_held, how.seed + index)
     optimizer = torch.optim.Adam(weights.moving, lr=how.learning_rate)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, how.steps)
+    autocast = _autocast(torch.device(device), how.product_dtype)
     look_every = max(1, how.steps // _LOOKS)
     for step in range(1, how.steps + 1 if best > 0 else 0):
         batch = next(order)
         with torch.enable_grad():
             # In units of what there is to gain, so that Adam's ε is small beside the gradients.
             size = before * targets[batch].float().square().sum().to(device)
-            loss = _squared_error(train[batch](), targets[batch]) / size
+            with autocast:
+                output = train[batch]()
+            loss = _squared_error(output, targets[batch]) / size
             gradients = torch.autograd.grad(loss, weights.moving, materialize_grads=True)
         for weight, gradient in zip(weights.moving, gradients, strict=True):
             weight.grad = gradient
@@ -129,6 +136,17 @@ def reconstruct(
 
 def _squared_error(output: Tensor, target: Tensor) -> Tensor:
     return (output.float() - target.to(output.device).float()).square().sum()
+
+
+def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    if dtype == torch.float32:
+        return nullcontext()
+    if not torch.amp.is_autocast_available(device.type):
+        raise UserError(
+            f"device {device} cannot compute products in another precision than its operands'; "
+            "leave method.reconstruction_precision out"
+        )
+    return torch.autocast(device.type, dtype)
 
 
 def _shuffled(count: int, seed: int) -> Any:

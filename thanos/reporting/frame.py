@@ -58,6 +58,7 @@ COLUMNS = (
     "reconstruction_steps",
     "reconstruction_rate",
     "reconstruction_batch",
+    "reconstruction_precision",
     "mask_metric",
     "mask_scope",
     "mask_update",

@@ -46,7 +46,14 @@ _CONDITIONS = (
     *("iterations", "penalty", "schedule", "order", "correction", "mask"),
     *("channel_permutation", "allocation", "allocation_spread", "allocation_unit"),
     *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch"),
-    *("mask_metric", "mask_scope", "mask_update", "outlier_fraction", "outlier_score"),
+    *(
+        "reconstruction_precision",
+        "mask_metric",
+        "mask_scope",
+        "mask_update",
+        "outlier_fraction",
+        "outlier_score",
+    ),
     *("context", "source", "quantization", "add_bos"),
     *("recovery", "recovery_steps", "learning_rate", "distillation"),
 )
