@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 # Bars for a person; plain lines, one per job, for a log.
 PROGRESS = $$([ -t 2 ] && echo --logger rich)
 
-.PHONY: help setup demo check real real-quick test test-slow test-gpu test-slurm rehearsal test-hub regress lint lock clean
+.PHONY: help setup demo check real real-quick test test-slow test-gpu test-slurm rehearsal rehearsal-quick test-hub regress lint lock clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,7 +51,10 @@ test-slurm: setup  ## run the demo on a real two-node Slurm, with faults; instal
 	@pytest -m 'slurm and not slow' -rs
 
 rehearsal: setup  ## run all of the paper's suite on that Slurm, with models of two blocks; hours
-	@pytest -m 'slurm and slow' -rs
+	@pytest -m 'slurm and slow' -k all -rs
+
+rehearsal-quick: setup  ## the same with two methods under 2:4, on all its models
+	@pytest -m 'slurm and slow' -k two-methods -rs
 
 test-hub: setup  ## run the tests that need the Hugging Face hub
 	@pytest -m hub
