@@ -85,7 +85,7 @@ _TEXT = {
     *("run", "model", "calibration", "method", "pattern", "metric", "dataset", "source"),
     *("evaluation", "quantization", "model_path", "calibration_source"),
     *("mask_metric", "mask_scope", "mask_update", "outlier_score", "layer", "layer_type"),
-    *("order", "mask", "allocation", "allocation_unit", "recovery"),
+    *("order", "mask", "allocation", "allocation_unit", "reconstruction_precision", "recovery"),
 }
 # Of a part's file, besides its numbers.
 _RECORDS = ("spec", "provenance")

@@ -22,13 +22,18 @@ _WORST = -30.0  # percent: what is worse is below the panel
 
 
 def gap_figures(frame: pd.DataFrame) -> list[tuple[Measure, Figure]]:
-    """A figure per perplexity: the gap closed over pruning time, a panel per pattern and model."""
+    """A figure per perplexity: the gap closed over pruning time, a panel per pattern and model.
+
+    The reference is in it, at zero.
+    """
     seconds = with_variants(Measure("seconds").rows(frame))
     taken = {key_of(row): row["mean"] for row in records(over_seeds(seconds, ["model", *ROW_KEYS]))}
-    return [
-        (measure, _figure([{**row, "seconds": taken[key_of(row)]} for row in found]))
-        for measure, found in gaps(frame, None)
-    ]
+    figures = []
+    for measure, found in gaps(frame, None):
+        references = {key_of(row["reference"]): {**row["reference"], "gap": 0.0} for row in found}
+        rows = [*references.values(), *found]
+        figures.append((measure, _figure([{**r, "seconds": taken[key_of(r)]} for r in rows])))
+    return figures
 
 
 def _figure(found: list[dict[Any, Any]]) -> Figure:
@@ -57,7 +62,9 @@ def _panel(axes: Axes, rows: Sequence[dict[Any, Any]]) -> None:
     if rows:
         best = max(rows, key=lambda row: float(row["gap"]))
         text = textwrap.fill(f"closes most: {look(best).label}", _CHARACTERS)
-        axes.text(0.99, 0.04, text, transform=axes.transAxes, ha="right", fontsize=6)
+        note = axes.text(0.99, 0.04, text, transform=axes.transAxes, ha="right", fontsize=6)
+        note.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})  # no line through it
+        note.set_zorder(1)
     axes.margins(y=0.15)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
