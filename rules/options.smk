@@ -76,7 +76,14 @@ if workflow.local_exec:
 else:
     MACHINE = Machine(number("node_mb", 64000, least=1) * 2**20, GPUS > 0, GPUS)
 
-CATALOG = Catalog(COMPOSED, SIZE, tuple(FOLDERS), models_dir=RESULTS / layout.MODELS)
+THINGS = RESULTS / layout.THINGS
+CATALOG = Catalog(
+    COMPOSED,
+    SIZE,
+    tuple(FOLDERS),
+    models_dir=RESULTS / layout.MODELS,
+    noted=None if workflow.is_main_process else THINGS,
+)
 SUITES = sorted(suite_files(FOLDERS))
 SUFFIX = folder_of("", SIZE)
 

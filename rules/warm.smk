@@ -5,6 +5,8 @@
 
 onstart:
     RESULTS.resolve().mkdir(parents=True, exist_ok=True)
+    if not workflow.local_exec:  # jobs elsewhere look their things up
+        CATALOG.note(THINGS)
     if (
         workflow.local_exec
         and DeploymentMethod.CONDA

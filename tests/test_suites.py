@@ -99,6 +99,36 @@ def test_where_it_is_computed_changes_no_thing_of_a_suite(demo, override):
 
 
 @pytest.fixture
+def noted(tmp_path):
+    """All things of some suites, and the file where a catalog noted them."""
+    catalog, file = Catalog(["device=cpu"], models_dir=tmp_path), tmp_path / "things.json"
+    for name in ("paper", "recovery", "beyond", "ablation-quantization"):
+        catalog.suite(name)
+    catalog.note(file)
+    return catalog._things, file
+
+
+def test_jobs_find_what_they_make_without_composing_a_suite(noted, tmp_path, monkeypatch):
+    """As many processes as there are jobs would; equal to the last attribute, and by their ids."""
+    things, file = noted
+    monkeypatch.setattr("thanos.workflow.catalog.load_suite", None)
+    catalog = Catalog(["device=cpu"], models_dir=tmp_path, noted=file)
+    for (kind, name), thing in things.items():
+        found = catalog.thing(kind, name)
+        assert (found, found.spec.id) == (thing, name)
+
+
+def test_a_note_of_other_options_is_not_believed(noted, tmp_path):
+    _, file = noted
+    other = Catalog(["device=auto"], models_dir=tmp_path, noted=file)
+    assert other._things == {}
+    assert Catalog(["device=cpu"], noted=file)._things == {}
+    assert Catalog(["device=cpu"], models_dir=tmp_path, noted=tmp_path / "none")._things == {}
+    file.write_text(file.read_text().replace("wanda", "thanos", 1))
+    assert Catalog(["device=cpu"], models_dir=tmp_path, noted=file)._things == {}
+
+
+@pytest.fixture
 def write(tmp_path, monkeypatch):
     """Write the only suite, `mine`."""
     monkeypatch.setattr(suite_files, "CONF", tmp_path)

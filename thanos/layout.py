@@ -22,6 +22,7 @@ LATENCY = "latency.json"
 RUNS = "runs.json"
 CAPTIONS = "captions.json"  # in the folder of a suite's figures
 INDEX = "index.html"  # of all suites
+THINGS = ".things.json"  # what the last workflow was asked for is made of, for its jobs
 
 # What releases before the first specs wrote, which nothing reads any more.
 OLDER = ("runs", "evaluation")

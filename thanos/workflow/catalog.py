@@ -1,19 +1,41 @@
 """What the rules ask: the suites, and by its folder's name everything that they are made of."""
 
 import functools
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .. import layout
+from ..artifacts import read_json, write_json
 from ..config import Folders, Run
 from ..errors import UserError
-from ..identity import LatencySpec, ModelSpec, Place, Spec
+from ..identity import (
+    CalibrationSpec,
+    EvaluationSpec,
+    LatencySpec,
+    ModelSpec,
+    Place,
+    PruningSpec,
+    RecoverySpec,
+    Spec,
+    WindowsSpec,
+)
 from ..identity.fingerprints import Fingerprint, fingerprint
-from ..identity.spec import digest
+from ..identity.spec import digest, read_spec
 from .suite_files import suite_files
 from .suites import Suite, load_suite
+
+_KINDS: dict[str, type[Spec]] = {
+    layout.MODELS: ModelSpec,
+    layout.CALIBRATION: CalibrationSpec,
+    layout.WINDOWS: WindowsSpec,
+    layout.PRUNED: PruningSpec,
+    layout.RECOVERED: RecoverySpec,
+    layout.EVALUATIONS: EvaluationSpec,
+    layout.LATENCIES: LatencySpec,
+}
 
 
 @dataclass(frozen=True)
@@ -113,6 +135,7 @@ class Catalog:
         size: of the suites, `quick` or `real`; empty: the whole.
         folders: of the user's own, with models, methods and suites beside those of `conf/`.
         models_dir: where models that are stored in GGUF files lie as safetensors.
+        noted: what another catalog of the same options noted, with whose things this one begins.
     """
 
     def __init__(
@@ -121,13 +144,51 @@ class Catalog:
         size: str = "",
         folders: Folders = (),
         models_dir: Path = Path("results") / layout.MODELS,
+        noted: Path | None = None,
     ) -> None:
         self._overrides = tuple(overrides)
         self._size = size
         self._folders = folders
         self._models_dir = models_dir
         self._suites: dict[str, Suite] = {}
-        self._things: dict[tuple[str, str], Thing] = {}
+        self._things = {} if noted is None else self._noted(noted)
+
+    def note(self, file: Path) -> None:
+        """Write what was asked for so far is made of.
+
+        Every job of a cluster is a workflow of its own, which would compose suite after suite to
+        find the one thing that it makes.
+        """
+        things = [
+            {"kind": kind, "name": name, "spec": t.spec.to_json(), "place": t.place.to_json()}
+            for (kind, name), t in self._things.items()
+        ]
+        write_json(file, {"options": self._options(), "things": things})
+
+    def _noted(self, file: Path) -> dict[tuple[str, str], Thing]:
+        """The things of a note; none where it is of other options, damaged or not there."""
+        try:
+            values = read_json(file, sealed=True)
+            if values["options"] != self._options():
+                return {}
+            return {
+                (each["kind"], each["name"]): Thing(
+                    each["kind"],
+                    read_spec(_KINDS[each["kind"]], json.dumps(each["spec"])),
+                    Place(**each["place"]),
+                )
+                for each in values["things"]
+            }
+        except (UserError, KeyError, TypeError):
+            return {}
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "overrides": list(self._overrides),
+            "size": self._size,
+            "folders": [str(folder) for folder in self._folders],
+            "models_dir": str(self._models_dir),
+        }
 
     def suite(self, name: str) -> Suite:
         """A suite by its name.
