@@ -78,10 +78,13 @@ def test_products_in_half_precision_move_weights_that_stay_in_single(tiny, windo
         assert before - error == pytest.approx(gained, rel=0.1)
 
 
-def test_a_device_that_cannot_is_named(tiny, windows, monkeypatch):
+def test_a_device_that_cannot_is_named_before_a_layer_is_pruned(tiny, windows, monkeypatch):
+    def never(weight, statistics):
+        raise AssertionError
+
     monkeypatch.setattr(torch.amp, "is_autocast_available", lambda kind: kind != "cpu")
     with pytest.raises(UserError, match=r"device cpu cannot .* method.reconstruction_precision"):
-        pruned(tiny("llama"), windows, replace(HOW, product_dtype=torch.bfloat16))
+        pruned(tiny("llama"), windows, replace(HOW, product_dtype=torch.bfloat16), never)
 
 
 def test_nothing_else_moves(any_model, windows):

@@ -50,13 +50,19 @@ class Reconstruction:
     product_dtype: torch.dtype = torch.float32
 
 
-def check_batches(count: int) -> None:
-    """Check that there are batches to train on besides those that are held out.
+def check(how: Reconstruction, batches: int, device: torch.device | str) -> None:
+    """Check, before anything is pruned, that blocks can be trained.
+
+    Args:
+        how: they are to be.
+        batches: of calibration windows.
+        device: where.
 
     Raises:
-        UserError: there are not.
+        UserError: no batch is left to train on besides those held out, or the device cannot.
     """
-    if count < 2:
+    _autocast(torch.device(device), how.product_dtype)
+    if batches < 2:
         raise UserError(
             "reconstruction needs one batch of calibration windows to train on and one to judge "
             "by; raise calibration.windows, or lower method.reconstruction_batch"

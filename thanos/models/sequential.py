@@ -25,7 +25,7 @@ from .layer import LayerRecord, PruneLayer, share_of_zeros
 from .linear import LinearLayer
 from .parts import part
 from .progress import report_progress
-from .reconstruction import Reconstruction, check_batches, reconstruct
+from .reconstruction import Reconstruction, check, reconstruct
 from .rehearsal import rehearse
 from .replay import record
 from .source import BlocksInMemory, BlockSource, PrunedBlocks
@@ -114,7 +114,7 @@ def prune_model(
             recording = record(around, source.blocks, windows, batch_size, hidden)
         rehearsed = rehearse(recording, source.blocks, skip)
         if reconstruction is not None:
-            check_batches(len(recording.hidden))
+            check(reconstruction, len(recording.hidden), device)
         if correction or reconstruction:
             dense = recording.again(dense_hidden)
             if not is_accelerator(torch.device(device)):  # which would sooner run than wait

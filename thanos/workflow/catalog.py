@@ -166,7 +166,7 @@ class Catalog:
         write_json(file, {"options": self._options(), "things": things})
 
     def _noted(self, file: Path) -> dict[tuple[str, str], Thing]:
-        """The things of a note; none where it is of other options, damaged or not there."""
+        """The things of a note; none where it is of other options, or cannot be read."""
         try:
             values = read_json(file, sealed=True)
             if values["options"] != self._options():
@@ -179,7 +179,7 @@ class Catalog:
                 )
                 for each in values["things"]
             }
-        except (UserError, KeyError, TypeError):
+        except (UserError, OSError, KeyError, TypeError):
             return {}
 
     def _options(self) -> dict[str, Any]:
