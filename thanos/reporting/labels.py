@@ -103,6 +103,11 @@ def layer_type(layer: str) -> str:
     return _TO_BLOCK.sub("", layer, count=1)
 
 
+def file_name(*parts: str) -> str:
+    """A table's or figure's name, from its kind and a model's or pattern's text."""
+    return "-".join(part.replace(":", "-").replace(" ", "-") for part in parts)
+
+
 def variant_options(row: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, str]:
     """The variant columns of `row` that are not neutral, as text, except those in `without`."""
     options = {}

@@ -6,7 +6,13 @@ import pandas as pd
 
 from thanos.reporting import notes
 from thanos.reporting.grid import Block, Cell, Column, Row, Table
-from thanos.reporting.labels import VARIANT_COLUMNS, method_label, method_rank, pattern_label
+from thanos.reporting.labels import (
+    VARIANT_COLUMNS,
+    file_name,
+    method_label,
+    method_rank,
+    pattern_label,
+)
 from thanos.reporting.measures import Measure, only_pruned, records, with_variants
 
 _ROW_KEYS = ["pattern", "method", *VARIANT_COLUMNS]
@@ -35,7 +41,7 @@ def _table(model: str, layers: pd.DataFrame) -> Table:
         found.append((order, Row(label, cells).of_runs(rows["run"])))
     body = tuple(row for _, row in sorted(found, key=lambda pair: pair[0]))
     return Table(
-        f"layers-{model}",
+        file_name("layers", model),
         f"Where the loss is in {model}",
         ("Pattern", "Method"),
         (

@@ -162,10 +162,14 @@ def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
         column: frame[column].mask(dense | frame[column].isna() | (frame[column] == ""), value)
         for column, value in neutral.items()
     }
+    places = {
+        "model": {model: place for place, model in enumerate(frame["model"].unique())},
+        "quantization": _COARSENESS,
+    }
     frame = frame.assign(method=frame["method"].mask(dense, DENSE), **filled).sort_values(
         ["model", "recovery", "quantization"],
         kind="stable",
-        key=lambda column: column.map(_COARSENESS) if column.name == "quantization" else column,
+        key=lambda column: column.map(places.get(str(column.name), lambda value: value)),
     )
     trained = frame["recovery"] != ""
     model = frame["model"].mask(trained, frame["model"] + " recovered (" + frame["recovery"] + ")")
@@ -186,7 +190,7 @@ def over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     differs in more than the seed.
     """
     means = []
-    for values, group in rows.groupby(list(keys), dropna=False, sort=True):
+    for values, group in rows.groupby(list(keys), dropna=False, sort=False):
         dense = (group["pattern"] == DENSE).all()
         if len(group) > 1:
             _refuse_mixture(group, _DENSE_CONDITIONS if dense else _CONDITIONS)

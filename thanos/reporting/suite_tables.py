@@ -8,6 +8,7 @@ import pandas as pd
 
 from thanos.artifacts import verify_text
 from thanos.reporting.ablations import ablation_table
+from thanos.reporting.calibrations import calibrations_apart
 from thanos.reporting.differences import difference_tables
 from thanos.reporting.efficiency import efficiency_tables
 from thanos.reporting.frame import Collected, from_csv
@@ -47,8 +48,9 @@ def suite_tables(
     """All tables of a suite: of an ablation where its list of runs names axes."""
     if listing.axes:
         return ablation_tables(data.results, data.layers, data.windows, listing.axes, listing.title)
-    tables = comparison_tables(data.results, data.windows, published, listing.title)
-    return [*tables, *layer_tables(data.layers)]
+    results, layers = map(calibrations_apart, (data.results, data.layers))
+    tables = comparison_tables(results, data.windows, published, listing.title)
+    return [*tables, *layer_tables(layers)]
 
 
 def comparison_tables(

@@ -16,6 +16,7 @@ from ..command import parser, run_command
 from ..errors import UserError
 from ..identity.fingerprints import stage_fingerprint
 from ..provenance import provenance
+from ..reporting.calibrations import calibrations_apart
 from ..reporting.curves import axis_title, layer_figure, sweep_figure
 from ..reporting.efficiency import SERVING
 from ..reporting.figures import main_figure
@@ -26,6 +27,7 @@ from ..reporting.labels import (
     DENSE,
     VARIANT_COLUMNS,
     column_of,
+    file_name,
     pattern_label,
     variant_options,
 )
@@ -76,6 +78,8 @@ def draw(frame: pd.DataFrame, layers: pd.DataFrame, axes: list[str], folder: Pat
     over it; the grid of components a heat map; a comparison of methods gets its metrics by pattern,
     and every layer's error.
     """
+    if not axes:
+        frame, layers = map(calibrations_apart, (frame, layers))
     drawn = {}
     for name, figure, table, caption in _figures(frame, layers, axes):
         save(figure, folder, name)
@@ -107,7 +111,7 @@ def _figures(
             yield name, figure, table, f"{measure.title[:-2].capitalize()}: {_GRID}"
     timed = frame[frame["metric"].str.startswith(SERVING)]
     for (model, pattern), _ in timed.groupby(["model", "pattern"]):
-        name = f"serving-{model}-{str(pattern).replace(':', '-')}"
+        name = file_name("serving", str(model), str(pattern))
         caption = f"{model}, {pattern_label(str(pattern)).title}. {_SERVING}"
         yield name, serving_figure(timed, str(model), str(pattern)), "prefill", caption
     if axes:
@@ -123,9 +127,9 @@ def _figures(
     pruned = layers.dropna(subset=["relative_error"])
     pruned = only_pruned(pruned)  # the others were pruned the same way
     for (model, pattern), _ in pruned[pruned["pattern"] != DENSE].groupby(["model", "pattern"]):
-        name = f"layers-{model}-{str(pattern).replace(':', '-')}"
+        name, table = file_name("layers", str(model), str(pattern)), file_name("layers", str(model))
         caption = f"{model}, {pattern_label(str(pattern)).title}. {_LAYERS} {marks}"
-        yield name, layer_figure(pruned, str(model), str(pattern)), f"layers-{model}", caption
+        yield name, layer_figure(pruned, str(model), str(pattern)), table, caption
     if (parts := parts_figure(frame)) is not None:
         yield "seconds-by-part", parts, "seconds", _PARTS
 
