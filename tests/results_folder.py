@@ -18,7 +18,7 @@ from thanos.config.schema import (
 )
 from thanos.identity.spec import digest
 from thanos.pruning.patterns import SemiStructured
-from thanos.reporting.frame import Collected, collect
+from thanos.reporting.collecting import Collected, collect
 from thanos.reporting.run_files import RunFiles, read_listing
 from thanos.workflow.catalog import listing
 from thanos.workflow.suites import Suite

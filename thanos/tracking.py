@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from thanos.errors import UserError
-from thanos.reporting.frame import collect
+from thanos.reporting.collecting import collect
 from thanos.reporting.measures import records
 from thanos.reporting.run_files import RunFiles
 

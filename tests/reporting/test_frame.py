@@ -12,7 +12,7 @@ from thanos import layout
 from thanos.artifacts import read_json, write_json
 from thanos.config import Run
 from thanos.errors import UserError
-from thanos.reporting import frame as frames
+from thanos.reporting import collecting
 from thanos.reporting.ablations import ablation_table
 from thanos.reporting.frame import COLUMNS, from_csv, to_csv
 from thanos.reporting.run_files import read_listing
@@ -129,7 +129,7 @@ def test_the_order_of_the_runs_does_not_matter(
     demo_runs: list[Run], results: ResultsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = results.collect(demo_runs)
-    monkeypatch.setattr(frames, "_AT_ONCE", 7)  # nor how many are read together
+    monkeypatch.setattr(collecting, "_AT_ONCE", 7)  # nor how many are read together
     other = results.collect(demo_runs[::-1] + demo_runs[:3])
     for part in ("results", "layers", "windows"):
         pd.testing.assert_frame_equal(getattr(one, part), getattr(other, part))
@@ -221,7 +221,8 @@ def test_a_bad_list_of_runs_is_refused_by_name(results: ResultsFolder) -> None:
 
 def test_tables_start_without_heavy_imports() -> None:
     code = (
-        "import sys, thanos.reporting.frame, thanos.reporting.tables, thanos.reporting.ablations,"
+        "import sys, thanos.reporting.collecting, thanos.reporting.tables,"
+        "thanos.reporting.ablations,"
         "thanos.reporting.render, thanos.tracking;"
         "print([m for m in ('torch', 'matplotlib', 'wandb') if m in sys.modules])"
     )

@@ -5,7 +5,7 @@ import math
 import pytest
 from results_folder import ResultsFolder
 
-from thanos.reporting.frame import Collected
+from thanos.reporting.collecting import Collected
 from thanos.reporting.gap import gap_tables
 from thanos.reporting.gap_figure import gap_figures
 from thanos.reporting.render import to_markdown
@@ -76,3 +76,23 @@ def test_a_caption_says_what_its_markers_mean(
     other = results.run("a", "2:4", "thanos", 2.9, alpha=alpha, options=dict(options))
     frame = results.collect([plain, other]).results
     assert _marks(frame, axes) == f"One colour and marker per method throughout{said}"
+
+
+def test_what_is_said_of_a_panel_is_above_it_and_on_the_page(results: ResultsFolder) -> None:
+    name = "a-model-with-a-very-long-name-on-128-windows"
+    options = dict.fromkeys(("correction", "refine_steps", "reconstruction_steps"), 9)
+    options |= {"order": "sublayer"}
+    runs = [results.run(model, "dense", "dense", 20.0) for model in ("a", name)]
+    for model in ("a", name):
+        runs.append(results.run(model, "0.5", "thanos", 30.0))
+        runs.append(results.run(model, "0.5", "thanos", 25.0, options=dict(options)))
+    ((_, figure),) = gap_figures(results.collect(runs).results)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        panel, note, title = (
+            each.get_window_extent() for each in (axes, axes.texts[0], axes.title)
+        )
+        assert panel.y1 <= note.y0 < note.y1 <= title.y0
+        for text in (note, title):
+            assert figure.bbox.x0 <= text.x0 < text.x1 <= figure.bbox.x1
+            assert text.y1 <= figure.bbox.y1

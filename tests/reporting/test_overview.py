@@ -12,8 +12,9 @@ from thanos import layout
 from thanos.artifacts import read_json, write_checked_text, write_json, write_manifest
 from thanos.identity.fingerprints import stage_fingerprint
 from thanos.paths import SOURCE
+from thanos.reporting.collecting import collect
 from thanos.reporting.conditions import Conditions
-from thanos.reporting.frame import collect, to_csv
+from thanos.reporting.frame import to_csv
 from thanos.reporting.overview import overview
 from thanos.reporting.run_files import read_listing
 from thanos.stages.index import entries

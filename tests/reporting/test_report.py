@@ -7,8 +7,8 @@ from results_folder import ResultsFolder
 from thanos import layout
 from thanos.artifacts import read_json, write_json
 from thanos.config import Run
+from thanos.reporting.collecting import collect
 from thanos.reporting.conditions import Conditions
-from thanos.reporting.frame import collect
 from thanos.reporting.run_files import read_listing
 from thanos.reporting.suite_report import suite_report
 from thanos.reporting.suite_tables import suite_tables

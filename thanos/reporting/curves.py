@@ -1,6 +1,5 @@
 """Line figures: a metric over a swept option, and the relative error layer by layer."""
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from thanos.reporting.style import (
     look,
     looks,
     new_figure,
+    panel_title,
 )
 
 _AXIS_TITLES = {
@@ -38,7 +38,6 @@ _AXIS_TITLES = {
 _LOGARITHMIC = {"block_size": 2.0, "calibration_windows": 2.0, "damping": 10.0}
 _MOST_TICKS = 6
 _PANEL_HEIGHT = 1.75  # inches
-_TITLE_CHARACTER = 0.078
 
 
 def sweep_figure(
@@ -80,7 +79,7 @@ def sweep_figure(
                 if reference is not None and reference < axes.get_ylim()[0]:  # out of sight
                     name = f"{model} (dense {measure.text(reference)})"
                     out_of_sight.add(model)
-                axes.set_title(_title(name, panel, width / len(panels)))
+                axes.set_title(panel_title(name, panel, width / len(panels)))
         figure.supylabel(grid[0, 0].get_ylabel(), fontsize=TEXT_SIZE)
         for axes in grid.flat:
             axes.set_ylabel("")
@@ -160,16 +159,6 @@ def axis_title(axis: str) -> str:
     """What a swept option is called, with its symbol; a column or its configuration key."""
     axis = column_of(axis)
     return _AXIS_TITLES.get(axis, axis.replace("_", " "))
-
-
-def _title(model: str, panel: str, width: float) -> str:
-    """Of a panel so many inches wide: in one line where that fits."""
-    characters = int(width / _TITLE_CHARACTER)
-    if len(model) + len(panel) + 2 <= characters:
-        return f"{model}, {panel}"
-    kept = model.replace("(dense ", "(dense\N{NO-BREAK SPACE}")
-    lines = [textwrap.fill(part, characters) for part in (f"{kept},", panel)]
-    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _dense_means(dense: pd.DataFrame, model: str) -> pd.DataFrame:

@@ -14,10 +14,19 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from thanos.reporting.gap import ROW_KEYS, gaps, key_of
 from thanos.reporting.labels import VARIANT_COLUMNS, method_rank, pattern_label, variant_options
 from thanos.reporting.measures import Measure, over_seeds, records, with_variants
-from thanos.reporting.style import COLUMN_WIDTH, house_style, look, new_figure, place_legend
+from thanos.reporting.style import (
+    COLUMN_WIDTH,
+    house_style,
+    look,
+    new_figure,
+    panel_title,
+    place_legend,
+)
 
 _PANEL_HEIGHT = 1.9  # inches
-_CHARACTERS = 56  # of a panel's width, in small print
+_CHARACTERS = 64  # of a panel's width, in small print
+# Points: of the small print between title and panel.
+_NOTE_SIZE, _NOTE_LINE, _TITLE_PAD = 6, 1.3, 3.0
 _WORST = -30.0  # percent: what is worse is below the panel
 
 
@@ -46,8 +55,8 @@ def _figure(found: list[dict[Any, Any]]) -> Figure:
             for down, pattern in enumerate(patterns):
                 axes = panels[down][across]
                 of_panel = [r for r in found if (r["model"], r["pattern"]) == (model, pattern)]
-                _panel(axes, [row for row in of_panel if row["gap"] > _WORST])
-                axes.set_title(f"{model}, {pattern_label(pattern).title}")
+                title = panel_title(model, pattern_label(pattern).title, COLUMN_WIDTH)
+                _panel(axes, title, [row for row in of_panel if row["gap"] > _WORST])
                 if not across:
                     axes.set_ylabel("gap closed (%)")
             panels[-1][across].set_xlabel("seconds of pruning")
@@ -55,16 +64,19 @@ def _figure(found: list[dict[Any, Any]]) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, rows: Sequence[dict[Any, Any]]) -> None:
+def _panel(axes: Axes, title: str, rows: Sequence[dict[Any, Any]]) -> None:
     axes.axhline(0, color="#999999", linewidth=0.8)
     for row in rows:
         axes.plot(row["seconds"], row["gap"], **look(row).marks())
+    pad = _TITLE_PAD
     if rows:
         best = max(rows, key=lambda row: float(row["gap"]))
         text = textwrap.fill(f"closes most: {look(best).label}", _CHARACTERS)
-        note = axes.text(0.99, 0.04, text, transform=axes.transAxes, ha="right", fontsize=6)
-        note.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})  # no line through it
-        note.set_zorder(1)
+        axes.text(
+            0.5, 1.02, text, transform=axes.transAxes, ha="center", va="bottom", fontsize=_NOTE_SIZE
+        )
+        pad += _NOTE_LINE * _NOTE_SIZE * len(text.split("\n"))
+    axes.set_title(title, pad=pad)
     axes.margins(y=0.15)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -22,6 +22,7 @@ COLUMN_WIDTH = 3.5  # inches: one column of a two-column paper
 TEXT_SIZE = 7.5
 _DPI = 200
 _CHARACTER = 0.058  # inches, on average, in the legend
+_TITLE_CHARACTER = 0.078
 _LEGEND_SYMBOL = 0.5
 _LEGEND_LINE = 0.16
 _GRID_COLOUR = "#D9D9D9"
@@ -153,6 +154,16 @@ def place_legend(figure: Figure, handles: Sequence[Artist]) -> None:
     lines = sum(map(len, labels)) if per_row == 1 else -(-len(handles) // per_row)
     figure.set_figheight(figure.get_figheight() + lines * _LEGEND_LINE)
     figure.legend(handles=handles, loc="outside upper center", ncols=min(per_row, len(handles)))
+
+
+def panel_title(model: str, panel: str, width: float) -> str:
+    """The title of a panel so many inches wide: in one line where that fits."""
+    characters = int(width / _TITLE_CHARACTER)
+    if len(model) + len(panel) + 2 <= characters:
+        return f"{model}, {panel}"
+    kept = model.replace("(dense ", "(dense\N{NO-BREAK SPACE}")
+    lines = [textwrap.fill(part, characters) for part in (f"{kept},", panel)]
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
 @contextmanager

@@ -9,9 +9,10 @@ import pandas as pd
 from thanos.artifacts import verify_text
 from thanos.reporting.ablations import ablation_table
 from thanos.reporting.calibrations import calibrations_apart
+from thanos.reporting.collecting import Collected
 from thanos.reporting.differences import difference_tables
 from thanos.reporting.efficiency import efficiency_tables
-from thanos.reporting.frame import Collected, from_csv
+from thanos.reporting.frame import from_csv
 from thanos.reporting.gap import gap_tables
 from thanos.reporting.grid import Table
 from thanos.reporting.labels import DENSE, pattern_label

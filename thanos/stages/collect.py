@@ -12,8 +12,9 @@ from ..artifacts import write_checked_text, write_json
 from ..command import parser, run_command
 from ..identity.fingerprints import stage_fingerprint
 from ..provenance import provenance
+from ..reporting.collecting import collect
 from ..reporting.conditions import Conditions
-from ..reporting.frame import collect, to_csv
+from ..reporting.frame import to_csv
 from ..reporting.run_files import read_listing
 
 

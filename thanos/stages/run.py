@@ -62,7 +62,7 @@ def run_into(overrides: Sequence[str], folders: Folders = ()) -> None:
         unfinished.rename(folder)
         for done in ("measurements", *(spec.id for spec in (run.pruning, run.recovery) if spec)):
             shutil.rmtree(work / done, ignore_errors=True)
-    from ..reporting.frame import scored_tasks
+    from ..reporting.collecting import scored_tasks
 
     for corpus, result in metrics["perplexity"].items():
         sys.stdout.write(f"perplexity of {corpus}: {result['perplexity']:.4f}\n")
@@ -87,7 +87,7 @@ def carry_out(run: Run, folder: Path, work: Path) -> dict[str, Any]:
     """
     # Checking a configuration takes milliseconds; torch and transformers are imported after it.
     from ..opening import dequantized_folder
-    from ..reporting.frame import mean_accuracy
+    from ..reporting.collecting import mean_accuracy
     from .dequantize import make_once
     from .efficiency import measure_latency
     from .evaluate import Inputs, evaluate

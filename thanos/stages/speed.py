@@ -29,8 +29,8 @@ from ..identity.fingerprints import stage_fingerprint
 from ..models import prune_model
 from ..provenance import provenance
 from ..pruning import HeadsAndNeurons, parse_pattern, prune_weight
+from ..reporting.collecting import numbers
 from ..reporting.efficiency import latency_table, serving_tables
-from ..reporting.frame import numbers
 from ..reporting.labels import VARIANT_COLUMNS
 from .efficiency import compare
 from .tabulate import RENDERERS
