@@ -1,4 +1,4 @@
-"""How fast this machine computes: measured once, in a second, and remembered.
+"""How fast this machine computes: measured in a second, and remembered for a day.
 
 python -m thanos.workflow.speed <threads>
 
@@ -23,6 +23,7 @@ from ..content import cache_folder
 from ..paths import SOURCE
 
 _ROWS, _WIDTH, _ROUNDS = 2048, 1024, 7
+_REMEMBERED = 86_400  # seconds: what slowed the machine down that day may be gone
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def machine_speed(threads: int) -> Speed | None:
     file = cache_folder() / f"speed-{threads}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(file.read_text(encoding="utf-8"))
-        if known["about"] == about:
+        if known["about"] == about and time.time() - file.stat().st_mtime < _REMEMBERED:
             return Speed(**known["speed"])
     measured = subprocess.run(
         [sys.executable, "-m", "thanos.workflow.speed", str(threads)],
