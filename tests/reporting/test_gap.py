@@ -47,6 +47,8 @@ def test_options_that_make_the_table(results: ResultsFolder, options: dict[str, 
     ((_, figure),) = gap_figures(found.results)
     heights = [float(line.get_ydata()[0]) for line in figure.axes[0].lines[1:]]  # behind zero's
     assert heights == pytest.approx([0, 23.3], abs=0.1)  # Thanos, and with options; Wanda is below
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["Thanos", "Thanos with options"]
 
 
 def test_a_comparison_of_the_papers_methods_has_none(results: ResultsFolder) -> None:

@@ -60,7 +60,7 @@ def _figure(found: list[dict[Any, Any]]) -> Figure:
                 if not across:
                     axes.set_ylabel("gap closed (%)")
             panels[-1][across].set_xlabel("seconds of pruning")
-        place_legend(figure, _handles(found))
+        place_legend(figure, _handles([row for row in found if row["gap"] > _WORST]))
     return figure
 
 
