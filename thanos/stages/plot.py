@@ -78,8 +78,6 @@ def draw(frame: pd.DataFrame, layers: pd.DataFrame, axes: list[str], folder: Pat
     over it; the grid of components a heat map; a comparison of methods gets its metrics by pattern,
     and every layer's error.
     """
-    if not axes:
-        frame, layers = map(calibrations_apart, (frame, layers))
     drawn = {}
     for name, figure, table, caption in _figures(frame, layers, axes):
         save(figure, folder, name)
@@ -91,6 +89,8 @@ def _figures(
     frame: pd.DataFrame, layers: pd.DataFrame, axes: list[str]
 ) -> Iterator[tuple[str, Figure, str, str]]:
     """Name, figure, the table that has its numbers (or begins the names of several), caption."""
+    if not axes:
+        frame, layers = map(calibrations_apart, (frame, layers))
     measures = main_measures(frame)
     marks = _marks(frame, axes)
     if axes and _go_together(frame, axes):
