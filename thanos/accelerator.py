@@ -93,6 +93,26 @@ def forget_peak(device: torch.device) -> None:
     _told(torch.accelerator.reset_peak_memory_stats, device)
 
 
+def give_back_memory(device: torch.device) -> None:
+    """Let other processes have what torch keeps on an accelerator for tensors to come."""
+    if is_accelerator(device):
+        torch.accelerator.empty_cache()
+
+
+def busy_share(device: torch.device) -> float | None:
+    """Of the last moment, as the driver counts it, the share in which the accelerator computed.
+
+    None on the host, and where nobody tells: CUDA needs `nvidia-ml-py`.
+    """
+    if not is_accelerator(device):
+        return None
+    ask = getattr(torch.get_device_module(device), "utilization", None)
+    try:
+        return None if ask is None else ask(device) / 100
+    except (ImportError, RuntimeError):
+        return None
+
+
 def has_semi_structured_kernels(device: torch.device) -> bool:
     """Whether the device multiplies 2:4 weights faster than dense ones."""
     return (

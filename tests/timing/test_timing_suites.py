@@ -157,8 +157,23 @@ def test_the_code_of_the_tree_is_what_is_timed(
         "import pathlib, sys\ndef main():\n    record = pathlib.Path(sys.argv[-1])\n"
         '    record.parent.mkdir()\n    record.write_text(\'{"layers": [{"seconds": 4.5}]}\')\n'
     )
-    found = time_pruning(tmp_path / "tree", [], tmp_path, tmp_path / "out", 1)
+    found = time_pruning(tmp_path / "tree", [], tmp_path, tmp_path / "out", 1, torch.device("cpu"))
     assert found["parts"] == {"solve": 4.5}
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_random_weights_is_pruned(tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "{threads: 1, repeats: 1, random: {family: opt, hidden: 64, layers: 2, context: 32}, "
+        "common: [calibration.windows=2], prunings: [[method=magnitude], [method=thanos]]}"
+    )
+    result = run(suite, tmp_path / "timing")
+    assert result.returncode == 0, result.stderr
+    for row in json.loads((tmp_path / "timing/timing.json").read_text())["prunings"]:
+        assert row["busy_share"] is None
+        assert row["operations"] > 0
+        assert row["peak_memory_bytes"] > 0
 
 
 @pytest.mark.slow
@@ -178,8 +193,12 @@ def test_another_revision_takes_turns(tmp_path: Path) -> None:
     ("suite", "message"),
     [
         ("{}", "neither grids nor prunings"),
-        ("{device: cuda, prunings: [[method=thanos]]}", "whole prunings are timed on the CPU"),
-        ("{prunings: [[method=dense]], common: [model=doc-llama]}", "a pruning that calibrates"),
+        ("{device: cuda:9, prunings: [[method=thanos]]}", "device cuda:9 is not available"),
+        ("{prunings: [[method=dense]], common: [model=doc-llama]}", "expected a pruning"),
+        (
+            "{random: {family: gpt, hidden: 8, layers: 1, context: 8}, prunings: [[method=wanda]]}",
+            "random.family is gpt; known: llama, opt",
+        ),
         ("{prunings: [[method=thanos]], revisions: [no-such]}", "revision 'no-such' is not in"),
     ],
 )

@@ -6,10 +6,12 @@ Methods take turns and every number is the median of several repetitions, so tha
 slows all of them alike. Writes timing.json, tables, and log-log figures of layers.
 """
 
+import os
 import shutil
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from ..command import parser, run_command
 from ..errors import UserError
 
 _TODAY = "today"  # the code as it is
+_TOKENIZED_LIKE = "thanos/testbed/models/doc-llama"  # random models
 
 
 def measure(suite: Any, device: str) -> list[dict[str, Any]]:
@@ -58,40 +61,55 @@ def measure(suite: Any, device: str) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_prunings(suite: Any, work: Path) -> list[dict[str, Any]]:
+def measure_prunings(suite: Any, device: Any, threads: int, work: Path) -> list[dict[str, Any]]:
     """Rows of `thanos.timing.whole.summary` for every pruning of a `TimingSuite`, by every code.
 
     Args:
         suite: with `prunings`.
+        device: where they are done.
+        threads: of the CPU.
         work: an empty folder.
 
     Raises:
-        UserError: a revision does not exist, or a pruning fails or calibrates nothing.
+        UserError: a revision does not exist, or a pruning fails or is none.
     """
+    from ..accelerator import is_accelerator
+    from ..evaluation.synthetic import write_random_model
     from ..paths import PROJECT, SOURCE
     from ..timing.whole import OperationCounter, summary, time_pruning, unpack_revision
+    from ..workflow.gpus import LOCKS_VARIABLE
     from .prune import prune
 
     trees = {revision: work / f"tree-{n}" for n, revision in enumerate(suite.revisions)}
     for revision, tree in trees.items():
         unpack_revision(PROJECT, revision, tree)
     trees[_TODAY] = SOURCE
+    os.environ.pop(LOCKS_VARIABLE, None)  # what is started here has the device of this process
+    common = [*suite.common, f"device={device}"]
+    if suite.random is not None:
+        model, like = work / "model", SOURCE / _TOKENIZED_LIKE
+        write_random_model(model, **asdict(suite.random), tokenized_like=like, device=device)
+        common += ["model=hf", f"model.path={model}", f"model.context={suite.random.context}"]
     rows = []
     for number, own in enumerate(suite.prunings):
-        overrides = [*suite.common, *own, "device=cpu"]
+        overrides = [*common, *own]
         folder, tokens = work / str(number), work / str(number) / "tokens"
         spec, place = _prepared(overrides, tokens)
-        with OperationCounter() as counter:
-            prune(spec, place, tokens, folder / "counted", folder / "counted.partial")
+        drawn = None if spec.calibration is None else tokens
+        operations = None
+        if not is_accelerator(device):  # whose rate depends on the dtype, and on the size
+            with OperationCounter() as counter:
+                prune(spec, place, drawn, folder / "counted", folder / "counted.partial")
+            operations = counter.count or None
         measured: dict[str, list[dict[str, Any]]] = {code: [] for code in trees}
         for repeat in range(suite.repeats):
             for code in sorted(trees, reverse=bool(repeat % 2)):
                 output = folder / str(len(measured[code])) / str(list(trees).index(code))
-                found = time_pruning(trees[code], overrides, tokens, output, suite.threads or 1)
+                found = time_pruning(trees[code], overrides, drawn, output, threads, device)
                 measured[code].append(found)
                 shutil.rmtree(output)
         for code, several in measured.items():
-            row = summary(several, counter.count)
+            row = summary(several, operations)
             rows.append({"pruning": " ".join(own), "code": code, **row, "measured": several})
     return rows
 
@@ -105,11 +123,12 @@ def _prepared(overrides: list[str], tokens: Path) -> tuple[Any, Any]:
 
     run = RunBuilder().run(resolve(overrides))
     spec = run.pruning
-    if spec is None or spec.calibration is None:
-        raise UserError(f"{' '.join(overrides)}: expected a pruning that calibrates")
+    if spec is None:
+        raise UserError(f"{' '.join(overrides)}: expected a pruning")
     if spec.model.gguf is not None:
         make_once(spec.model, run.place, dequantized_folder(spec.model, run.place))
-    calibrate(spec.calibration, run.place, tokens)
+    if spec.calibration is not None:
+        calibrate(spec.calibration, run.place, tokens)
     return spec, run.place
 
 
@@ -127,8 +146,9 @@ def main() -> None:
 
     import torch
 
-    from ..accelerator import is_accelerator
+    from ..accelerator import device_name, is_accelerator
     from ..device import resolve_device, used
+    from ..evaluation.synthetic import FAMILIES
     from ..identity.fingerprints import stage_fingerprint
     from ..provenance import provenance
     from ..reporting.prunings import prunings_table
@@ -140,21 +160,23 @@ def main() -> None:
     methods = {method for grid in suite.grids for method in grid.methods}
     if unknown := sorted(methods - set(KNOWN_METHODS)):
         raise UserError(f"unknown method {unknown[0]!r}; known: {', '.join(KNOWN_METHODS)}")
+    if suite.random is not None and suite.random.family not in FAMILIES:
+        raise UserError(f"random.family is {suite.random.family}; known: {', '.join(FAMILIES)}")
     if suite.threads:
         torch.set_num_threads(suite.threads)
     device, started = resolve_device(suite.device), time.time()
-    where = f"{torch.get_num_threads()} CPU threads"
+    threads = torch.get_num_threads()
+    where = device_name(device) if is_accelerator(device) else f"{threads} CPU threads"
     how = f"median of {suite.repeats}"
     found, tables, figures = {}, [], {}
     if suite.grids:
         found["rows"] = rows = measure(suite, str(device))
-        place = rows[0]["device"] if is_accelerator(device) else where
-        tables.append(timing_table(rows, f"Pruning time of one layer on {place}, {how}"))
+        tables.append(timing_table(rows, f"Pruning time of one layer on {where}, {how}"))
         figures = {"timing-width": width_figure(rows)}
         figures |= {"timing-block-size": block_size_figure(rows)}
     if suite.prunings:
         with tempfile.TemporaryDirectory(prefix="thanos-") as work:
-            found["prunings"] = measure_prunings(suite, Path(work))
+            found["prunings"] = measure_prunings(suite, device, threads, Path(work))
         title = f"Time of whole prunings on {where}, {how}"
         tables.append(prunings_table(found["prunings"], title))
     made = provenance(started, stage_fingerprint("timing"), used=used(device, torch.float32))

@@ -22,16 +22,28 @@ class TimingGrid:
 
 
 @dataclass
+class RandomModel:
+    """A checkpoint of random weights in half precision: only its shapes matter for speed."""
+
+    family: str = MISSING  # llama or opt
+    hidden: int = MISSING
+    layers: int = MISSING  # decoder blocks
+    context: int = MISSING  # tokens of a window
+
+
+@dataclass
 class TimingSuite:
     """Where and how often is measured, and what: layers, or whole prunings of models.
 
     A whole pruning is overrides of a run, after those that all of them have in `common`; it is
-    timed by the code as it is and by that of every git revision in `revisions`, in turn.
+    timed by the code as it is and by that of every git revision in `revisions`, in turn. With
+    `random` the model is that one.
     """
 
     grids: list[TimingGrid] = field(default_factory=list)
     prunings: list[list[str]] = field(default_factory=list)
     common: list[str] = field(default_factory=list)
+    random: RandomModel | None = None
     revisions: list[str] = field(default_factory=list)
     device: str = "cpu"
     threads: int | None = None  # of the CPU; default: PyTorch's
@@ -55,8 +67,6 @@ def load_timing(file: Path, overrides: Sequence[str] = ()) -> TimingSuite:
     assert isinstance(suite, TimingSuite)
     if not suite.grids and not suite.prunings:
         raise UserError(f"timing suite {file} has neither grids nor prunings")
-    if suite.prunings and suite.device != "cpu":
-        raise UserError(f"timing suite {file}: whole prunings are timed on the CPU")
     for key, value in (("repeats", suite.repeats), ("threads", suite.threads)):
         if value is not None and value < 1:
             raise UserError(f"timing suite {file}: {key} is {value}; it must be at least 1")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -17,9 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from thanos.errors import UserError
 
 # Runs the pruning stage of the tree in PYTHONPATH, whatever its revision, and prints how long it
-# took; around it square products in float32, whose rate is the machine's at that moment.
+# took. On the CPU square products in float32 around it tell the machine's rate at that moment; of
+# an accelerator the driver tells, again and again meanwhile, whether it computes.
 _TIMED = """
-import json, sys, time
+import json, sys, threading, time
 import torch
 from thanos.config import RunBuilder, resolve
 from thanos.stages.prune import main
@@ -39,10 +40,24 @@ def spent(action, *arguments):
 
 torch.mm(x, y)
 before = [spent(torch.mm, x, y) for _ in range({rounds})]
-stage = spent(main)
+busy, ended = [], threading.Event()
+if {device!r} != "cpu":
+    from thanos.accelerator import busy_share
+    from thanos.device import resolve_device
+
+    device = resolve_device({device!r})
+    def watch():
+        while not ended.wait({interval}):
+            busy.append(busy_share(device))
+    threading.Thread(target=watch).start()
+try:
+    stage = spent(main)
+finally:
+    ended.set()
 after = [spent(torch.mm, x, y) for _ in range({rounds})]
-print(json.dumps({{"stage": stage, "products": before + after}}))
+print(json.dumps({{"stage": stage, "products": before + after, "busy": busy}}))
 """
+_INTERVAL = 0.1  # seconds
 _WIDTH, _ROUNDS = 2048, 6
 
 
@@ -62,29 +77,42 @@ def unpack_revision(repository: Path, revision: str, folder: Path) -> None:
 
 
 def time_pruning(
-    tree: Path, overrides: Sequence[str], tokens: Path, folder: Path, threads: int
+    tree: Path,
+    overrides: Sequence[str],
+    tokens: Path | None,
+    folder: Path,
+    threads: int,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Prune by a tree of this project, in a process of its own.
 
     Args:
         tree: the folder that holds its package.
         overrides: of the run.
-        tokens: folder of the calibration tokens.
+        tokens: folder of the calibration tokens, if it calibrates.
         folder: to write to; not there yet.
         threads: of the CPU.
+        device: where it prunes.
 
     Returns:
         Wall-clock and processor `seconds` of the stage, without start-up, and of one floating-point
-        operation in the products beside it; `parts` of the record, of an old one `solve` alone.
+        operation in the CPU's products beside it; `parts` of the record, of an old one `solve`
+        alone, and its `peak_memory_bytes`; the `busy_share` of an accelerator, if that is told.
 
     Raises:
         UserError: the stage failed; the message ends with its last line.
     """
-    code = _TIMED.format(overrides=list(overrides), threads=threads, width=_WIDTH, rounds=_ROUNDS)
-    arguments = ["--checkpoint", str(folder / "checkpoint"), "--record", str(folder / "record")]
+    code = _TIMED.format(
+        **{"overrides": list(overrides), "threads": threads, "device": str(device)},
+        **{"width": _WIDTH, "rounds": _ROUNDS, "interval": _INTERVAL},
+    )
+    arguments = [] if tokens is None else ["--calibration", str(tokens)]
+    arguments += ["--checkpoint", str(folder / "checkpoint"), "--record", str(folder / "record")]
+    python_path = os.pathsep.join(filter(None, (str(tree), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": python_path, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code, "--calibration", str(tokens), *arguments],
-        env={**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)},
+        [sys.executable, "-P", "-c", code, *arguments],
+        env=environment,
         capture_output=True,
         text=True,
     )
@@ -96,6 +124,7 @@ def time_pruning(
     layers = record["layers"]
     wall, processor = (sorted(column) for column in zip(*found["products"], strict=True))
     middle, operations = len(wall) // 2, 2 * _WIDTH**3
+    busy = [share for share in found["busy"] if share is not None]
     return {
         "seconds": found["stage"][0],
         "processor_seconds": found["stage"][1],
@@ -104,24 +133,29 @@ def time_pruning(
         "parts": record.get(
             "seconds_by_part", {"solve": sum(layer["seconds"] for layer in layers)}
         ),
+        "peak_memory_bytes": record.get("peak_memory_bytes"),
+        "busy_share": mean(busy) if busy else None,
     }
 
 
-def summary(measured: Sequence[dict[str, Any]], operations: int) -> dict[str, Any]:
+def summary(measured: Sequence[dict[str, Any]], operations: int | None) -> dict[str, Any]:
     """A row of what `time_pruning` measured several times: medians, and ratios to the limit.
 
     The limit is what so many operations take at the rate of the products measured beside them:
     `limit_ratio` by the clock on the wall, `processor_limit_ratio` by processor time, of which a
-    busy machine changes little.
+    busy machine changes little. Both are None where no operations were counted.
     """
     row: dict[str, Any] = {"repeats": len(measured), "operations": operations}
     for kind in ("", "processor_"):
         row[f"{kind}seconds"] = median(one[f"{kind}seconds"] for one in measured)
-        row[f"{kind}limit_ratio"] = median(
+        row[f"{kind}limit_ratio"] = operations and median(
             one[f"{kind}seconds"] / (operations * one[f"{kind}seconds_per_operation"])
             for one in measured
         )
     row["products_per_second"] = 1 / median(one["seconds_per_operation"] for one in measured)
+    for key in ("busy_share", "peak_memory_bytes"):
+        known = [one[key] for one in measured if one[key] is not None]
+        row[key] = median(known) if known else None
     row["parts"] = {
         name: median(one["parts"][name] for one in measured) for name in measured[0]["parts"]
     }
