@@ -67,6 +67,20 @@ def read(*values: Tensor) -> list[float]:
     return found
 
 
+def on_host(x: Tensor) -> Tensor:
+    """A tensor on the host; it is, or a copy in memory that the device's own engines reach.
+
+    Into ordinary memory, new every time, an H200 copies at 1.6 GB/s, into such at 55.
+    """
+    if not is_accelerator(x.device):
+        return x
+    try:
+        copied = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    except RuntimeError:  # NotImplementedError among them: the backend has no such memory
+        copied = torch.empty(x.shape, dtype=x.dtype)
+    return copied.copy_(x)
+
+
 def free_memory(device: torch.device) -> int | None:
     """Bytes that tensors may still take on an accelerator; see `_told` for None."""
 

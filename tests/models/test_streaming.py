@@ -19,7 +19,7 @@ from thanos.models import (
     logits_by_blocks,
     prune_model,
 )
-from thanos.models.host_states import HostStates, MappedStates, hidden_states
+from thanos.models.kept_states import KeptStates, MappedStates, hidden_states
 from thanos.models.stored_weights import read_tensor
 from thanos.pruning import prune_weight
 
@@ -208,8 +208,8 @@ def test_config_loses_its_sparsity_config_and_nothing_else(tiny, folder, tmp_pat
 @pytest.mark.parametrize("budget", [0, 10**9])
 def test_hidden_states_in_mapped_files_change_nothing(tiny, windows, folder, tmp_path, budget):
     tiny("gemma2").save_pretrained(folder)
-    hidden = hidden_states(1000, budget, tmp_path)
-    assert type(hidden) is (HostStates if budget else MappedStates)
+    hidden = hidden_states(1000, budget, tmp_path, torch.device("cpu"))
+    assert type(hidden) is (KeptStates if budget else MappedStates)
 
     finished, _ = stream(folder, windows, tmp_path / "a", hidden=hidden)
 
@@ -299,7 +299,8 @@ def test_streamed_perplexity_is_that_of_the_whole_model(tiny, windows, folder, t
     model.save_pretrained(folder)
     source = StreamedBlocks(folder, dtype=torch.float32)
 
-    logits = logits_by_blocks(source, windows, 2, "cpu", hidden_states(1, 0, tmp_path))
+    hidden = hidden_states(1, 0, tmp_path, torch.device("cpu"))
+    logits = logits_by_blocks(source, windows, 2, "cpu", hidden)
 
     expected = perplexity(load_model(folder, dtype=torch.float32), windows, batch_size=2)
     assert perplexity_of_logits(logits, windows) == expected

@@ -12,6 +12,7 @@ import torch
 
 from thanos.pruning import Alternation, InputStatistics, prune_weight
 from thanos.pruning.conjugate_gradient import solve_masked
+from thanos.pruning.selection import smallest_per_group
 
 C, B = 40, 64
 METHODS = ("magnitude", "wanda", "sparsegpt", "thanos", "admm")
@@ -77,6 +78,27 @@ def test_channels_change_places(accelerator, dtype):
     assert there.channel_order.device == accelerator
     assert torch.equal(there.channel_order.cpu(), expected.channel_order)
     assert there.relative_error == pytest.approx(expected.relative_error, rel=TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [300, 2300])
+def test_a_gram_matrix_in_one_square_and_in_several(accelerator, dtype, width):
+    """Of whole numbers, so that every order of sums gives the same."""
+    x = torch.randint(-8, 9, (70, width), generator=torch.Generator().manual_seed(0))
+    statistics = InputStatistics(width, device=accelerator)
+    statistics.update(x.to(accelerator, dtype))
+    assert torch.equal(statistics.gram.cpu(), (x.T.double() @ x.double()).float())
+
+
+@pytest.mark.parametrize("rows", [5, 40_000])
+@pytest.mark.parametrize(("removed", "m"), [(2, 4), (4, 8), (1, 3), (4, 4), (0, 4)])
+def test_the_smallest_of_groups_few_and_many(accelerator, rows, removed, m):
+    scores = torch.randint(0, 4, (rows, 2 * m), generator=torch.Generator().manual_seed(0)).float()
+    found = smallest_per_group(scores.to(accelerator), removed, m)
+    order = scores.view(rows, 2, m).argsort(dim=2, stable=True)
+    expected = torch.zeros(rows, 2, m, dtype=torch.bool)
+    expected.scatter_(2, order[:, :, :removed], True)
+    assert torch.equal(found.cpu(), expected.flatten(1))
 
 
 def giving_up_at_once(*args, **options):

@@ -22,6 +22,9 @@ from thanos.workflow import gpus
 
 from .conftest import run_of
 
+# Bytes: more than tiny models and a real one's libraries take there (69 MB), less than a process.
+ACCELERATORS_OWN = 2**28
+
 
 @pytest.fixture
 def stage(monkeypatch):
@@ -92,7 +95,7 @@ def test_tokens_pruning_and_evaluation(accelerator, steps, quantization):
             assert device == accelerator.type
             assert pruned["provenance"]["used"]["dtype"] == dtype
             assert corpus["provenance"]["used"]["device"] == accelerator.type
-            assert 0 < pruned["peak_memory_bytes"] < 2**20  # the accelerator's, not the process'
+            assert 0 < pruned["peak_memory_bytes"] < ACCELERATORS_OWN
     assert losses[0] == pytest.approx(losses[1], abs=0.005)  # float16 there, float32 on the host
     for name, weight in there.weights().items():
         zeros = here.weights()[name] == 0
@@ -127,7 +130,7 @@ def test_a_recovery_is_trained_there(accelerator, command, tmp_path, recovery, m
         assert found[device]["provenance"]["used"]["device"] == kind
         assert found[device]["sparsity"] == 0.5
         assert found[device]["overfull_groups"] == 0
-    assert 0 < found["auto"]["peak_memory_bytes"] < 2**22  # the accelerator's, not the process'
+    assert 0 < found["auto"]["peak_memory_bytes"] < ACCELERATORS_OWN
     losses = found["auto"]["losses"]
     assert losses == pytest.approx(found["cpu"]["losses"], rel=1e-4)  # float32 on both
 

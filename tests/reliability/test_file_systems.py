@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from thanos.data.sources import calibration_documents
 from thanos.errors import UserError
 from thanos.models.finished_blocks import work_folder
-from thanos.models.host_states import MappedStates
+from thanos.models.kept_states import MappedStates
 from thanos.stages.run import main
 from thanos.tracking import _tag
 

@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..models import BlocksInMemory, BlockSource
 from ..models.context import longest_window
 from ..models.forward import logits_of_positions, running_by_blocks, states_by_blocks
-from ..models.host_states import HostStates
+from ..models.kept_states import KeptStates
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class BlockHarness(HFLM):
         batches = self._batches(request for (request,) in order.get_batched(n=1))
         for group in self._groups(batches):
             inputs = [self._inputs(batch) for batch in group]
-            kept = [] if self._in_memory else HostStates()
+            kept = [] if self._in_memory else KeptStates()
             states = states_by_blocks(self._source, inputs, self.device, kept)
             for batch, tokens, hidden in zip(group, inputs, states, strict=True):
                 answers += self._answers(order, batch, tokens, hidden)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .description import load_config, load_tokenizer
     from .finished_blocks import FinishedBlocks, work_folder
     from .forward import logits_by_blocks, logits_of_batches, states_by_blocks
-    from .host_states import hidden_states
+    from .kept_states import hidden_states
     from .layer import LayerRecord, PrunedWeight, PruneLayer
     from .linear import LinearLayer
     from .loading import load_model
@@ -35,7 +35,7 @@ _MODULES = {
     "copied": "checkpoint",
     "copy_checkpoint": "checkpoint",
     "find_blocks": "blocks",
-    "hidden_states": "host_states",
+    "hidden_states": "kept_states",
     "linear_layers": "blocks",
     "load_config": "description",
     "load_model": "loading",

@@ -68,7 +68,7 @@ class MemoryPlan:
     """Expected peaks in bytes, and the largest of what they are made of."""
 
     host: int
-    device: int  # 0 where everything is computed on the host
+    device: int  # with hidden states, which may stay there; 0 where the host computes everything
     block: int  # weights of the largest block
     around: int  # embeddings, last norm and head; they make way for the first block
     gram: int  # statistics of one block's layers
@@ -133,7 +133,7 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
     kept = hidden if hidden <= work.hidden_budget else work.streams * batch * hidden_size * size
     if on_device:
         room = kept + max(around, block + behind)
-        host, device = PROGRAM_WITH_CUDA + with_slack(room), pruning
+        host, device = PROGRAM_WITH_CUDA + with_slack(room), pruning + hidden
     else:
         host, device = PROGRAM + with_slack(kept + max(around, pruning + behind)), 0
     parts = (block, around, gram, kept, inputs, forward, solve, ahead + behind)

@@ -16,6 +16,7 @@ from thanos.errors import UserError
 from .block_calls import BlockCall, Moving, Passed, Returned, hidden_of, reuse
 from .blocks import DecoderBlocks
 from .context import longest_window
+from .kept_states import KeptStates
 
 _PROBE_TOKENS = 16
 
@@ -52,7 +53,7 @@ class Recording:
 
     def again(self, hidden: list[Tensor] | None) -> "Recording":
         """The same calls and hidden states, in the empty list given, to go a way of their own."""
-        states = [] if hidden is None else hidden
+        states = KeptStates() if hidden is None else hidden
         for batch in self.hidden:
             states.append(batch)
         return Recording(states, self.calls)
@@ -76,7 +77,7 @@ class Recording:
         self, batch: int, index: int, block: nn.Module, device: torch.device | str
     ) -> None:
         states = self._run(batch, index, block, device, keep=True)
-        self.hidden[batch] = states.to(self.hidden[batch].device)
+        self.hidden[batch] = states
 
     def _run(
         self,
@@ -142,14 +143,15 @@ def record_batches(
         model: the model; only what stands before its blocks is computed.
         blocks: the model's blocks.
         batches: (B, T) token ids, of one forward pass each.
-        hidden: the empty list to keep the hidden states in; it decides where they lie.
+        hidden: the empty list to keep the hidden states in; it decides where they lie, by default
+            on the host.
 
     Raises:
         UserError: a token is not in the model's vocabulary, or the model changes the hidden states
             between its blocks.
     """
     vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
-    recording = Recording([] if hidden is None else hidden)
+    recording = Recording(KeptStates() if hidden is None else hidden)
     firsts: dict[torch.Size, list[BlockCall]] = {}
     for batch in batches:
         if int(batch.max()) >= vocabulary:

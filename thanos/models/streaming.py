@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from thanos.accelerator import on_host
 from thanos.errors import UserError
 
 from .blocks import find_blocks
@@ -183,14 +184,14 @@ class StreamedBlocks:
         for name in (*names, *(bias for bias in biases if self._has_changed(bias))):
             for piece in self._stored[name]:
                 stored = piece.stored
-                weight = self._model.get_parameter(name).detach()[piece.place].cpu()
-                kept = weight.to(torch_dtype(stored)).contiguous()
-                if not torch.equal(kept.to(weight.dtype), weight):
+                weight = self._model.get_parameter(name).detach()[piece.place]
+                kept = weight.to(torch_dtype(stored))
+                if kept is not weight and not torch.equal(kept.to(weight.dtype), weight):
                     raise UserError(
                         f"weight {name} in {stored.file} is stored as {stored.dtype}, most others "
                         f"in another format; convert {self.folder} to one format"
                     )
-                tensors[stored.name] = kept
+                tensors[stored.name] = on_host(kept.contiguous())
         return tensors
 
     def stored_as(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -17,6 +17,8 @@ _SAMPLE = 1 << 14
 # Scores per slice: small enough for a processor's cache, and for exact counts in float32.
 _SLICE = 1 << 18
 _SLICE_ON_ACCELERATOR = 1 << 25
+# So few that an accelerator sorts their groups sooner than the host asks it for comparisons.
+_FEW = 1 << 18
 # Scores that are looked through together for those in the bracket.
 _BUNCH = 16
 # An expected threshold is trusted to three times its last relative move, within these limits: a
@@ -99,14 +101,19 @@ def smallest_per_group(scores: Tensor, removed: int, m: int) -> Tensor:
     """Mask of the `removed` smallest of every m consecutive scores of a row, ties to the lowest.
 
     Counts for each member how many of its group rank before it: for the small m of n:m patterns
-    m²/2 comparisons of whole matrices cost less than sorting many tiny groups.
+    m²/2 comparisons of whole matrices cost less than sorting many tiny groups; on an accelerator
+    the launch of an operation costs more than either, where there are few of them.
 
     Args:
         scores: (c, w), w a multiple of m.
         removed: number removed per group, m − n.
         m: group size.
     """
-    members = scores.unflatten(1, (-1, m)).movedim(2, 0).contiguous()  # (m, c, w/m)
+    groups = scores.unflatten(1, (-1, m))
+    if is_accelerator(scores.device) and scores.numel() <= _FEW:
+        first = groups.sort(dim=2, stable=True).indices[:, :, :removed]
+        return torch.zeros_like(groups, dtype=torch.bool).scatter_(2, first, True).flatten(1)
+    members = groups.movedim(2, 0).contiguous()  # (m, c, w/m)
     rank = torch.zeros_like(members, dtype=torch.uint8 if m < 256 else torch.int32)
     for j in range(1, m):
         earlier_first = members[:j] <= members[j]

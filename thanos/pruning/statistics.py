@@ -7,6 +7,8 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor
 
+from thanos.accelerator import is_accelerator
+
 from .errors import PruningError
 from .factorization import InverseFactor, factorize
 from .precision import exact_matmul, widens_products
@@ -14,7 +16,7 @@ from .precision import exact_matmul, widens_products
 # Inputs are converted to the accumulation dtype in slices of this many tokens.
 _TOKENS_PER_SLICE = 16384
 # Half of a Gram matrix is computed in squares; up to this width a whole one is as fast.
-_SMALLEST = 256
+_SMALLEST, _SMALLEST_ON_ACCELERATOR = 256, 1024
 _ALIGNED = 64  # where squares begin and end, for the kernels' sake
 
 Shared = TypeVar("Shared")
@@ -70,7 +72,7 @@ class InputStatistics:
                 "accumulate them with gram=True"
             )
         if not self._mirrored:
-            for rows, columns in _squares(0, self.in_features):
+            for rows, columns in self._squares():
                 if rows != columns:
                     self._sums[columns, rows] = self._sums[rows, columns].T
             self._mirrored = True
@@ -172,20 +174,24 @@ class InputStatistics:
             X = X.to(self.dtype)
         self._mirrored = False
         with exact_matmul():
-            for rows, columns in _squares(0, self.in_features):
+            for rows, columns in self._squares():
                 left, right, sums = X[:, rows].T, X[:, columns], self._sums[rows, columns]
                 if widened:
                     sums += torch.mm(left, right, out_dtype=self.dtype)
                 else:
                     sums.addmm_(left, right)
 
+    def _squares(self) -> Iterator[tuple[slice, slice]]:
+        there = is_accelerator(self._sums.device)
+        return _squares(0, self.in_features, _SMALLEST_ON_ACCELERATOR if there else _SMALLEST)
 
-def _squares(start: int, end: int) -> Iterator[tuple[slice, slice]]:
+
+def _squares(start: int, end: int, smallest: int) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of the squares that cover a symmetric matrix on and below the diagonal."""
-    if end - start <= _SMALLEST:
+    if end - start <= smallest:
         yield slice(start, end), slice(start, end)
         return
     middle = start + -(-(end - start) // (2 * _ALIGNED)) * _ALIGNED
     yield slice(middle, end), slice(start, middle)
-    yield from _squares(start, middle)
-    yield from _squares(middle, end)
+    yield from _squares(start, middle, smallest)
+    yield from _squares(middle, end, smallest)

@@ -50,6 +50,7 @@ from ..workflow.resources import plan_scoring
 from .corpora import read_corpus
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ class _Evaluation:
     def _perplexity(self, part: EvaluationSpec) -> dict[str, Any]:
         tokens, facts = read_corpus(self.windows[part.windows[0]])
         needed = self.blocks.hidden_bytes(tokens.numel())
-        hidden = hidden_states(needed, self.place.hidden_budget, self.inputs.parts)
+        hidden = self._room(needed)
         source = QuantizedBlocks(self.blocks, self.spec.quantization, self.spec.skip)
         batch = self.place.evaluation_windows(tokens.shape[1])
         logits = logits_by_blocks(source, tokens, batch, self.device, hidden)
@@ -186,7 +187,7 @@ class _Evaluation:
         )
         states = []
         for source in sources:
-            hidden = hidden_states(needed, self.place.hidden_budget, self.inputs.parts)
+            hidden = self._room(needed)
             states.append(states_by_blocks(source, batches, self.device, hidden))
         ours, theirs = (
             logits_of_batches(source, batches, hidden)
@@ -203,6 +204,10 @@ class _Evaluation:
             "window_same_top": list(result.window_same_top),
             **facts,
         }
+
+    def _room(self, needed: int) -> "list[Tensor]":
+        """An empty list for hidden states, of which so many bytes will be kept."""
+        return hidden_states(needed, self.place.hidden_budget, self.inputs.parts, self.device)
 
     def _task(self, part: EvaluationSpec) -> dict[str, Any]:
         tokenizer = open_tokenizer(self.spec.base, self.place)

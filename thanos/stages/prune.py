@@ -108,7 +108,7 @@ def _prune(
         check_layers(spec, model)
         size = model.hidden_bytes(0 if windows is None else windows.numel())
         size *= spec.streams
-        room = partial(hidden_states, size, place.hidden_budget, finished.folder)
+        room = partial(hidden_states, size, place.hidden_budget, finished.folder, device)
         layers = prune_blocks(
             *(spec, place, model, windows, opened()),
             device=device,

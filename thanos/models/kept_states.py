@@ -1,4 +1,7 @@
-"""Where the hidden states between blocks lie: on the host, or in mapped files if they are many."""
+"""Where the hidden states between blocks lie.
+
+On the accelerator while they are few, otherwise on the host, or in mapped files if they are many.
+"""
 
 import logging
 import os
@@ -8,21 +11,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thanos.accelerator import free_memory, is_accelerator, on_host
 from thanos.errors import UserError, is_full_disk
 
 logger = logging.getLogger(__name__)
 
+# Of an accelerator's free memory, what hidden states may take; blocks are computed in the rest.
+_SHARE = 4
 
-class HostStates(list[Tensor]):
-    """Hidden states by batch, on the host whatever device they come from."""
+
+class KeptStates(list[Tensor]):
+    """Hidden states by batch, on one device whatever device they come from."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self._device = torch.device(device)
 
     def append(self, states: Tensor) -> None:
         """Add the next batch's."""
-        super().append(states.to("cpu"))
+        super().append(self._kept(states))
 
     def __setitem__(self, batch: Any, states: Any) -> None:
         """Replace a batch's."""
-        super().__setitem__(batch, states.to("cpu"))
+        super().__setitem__(batch, self._kept(states))
+
+    def _kept(self, states: Tensor) -> Tensor:
+        return states.to(self._device) if is_accelerator(self._device) else on_host(states)
 
 
 class MappedStates(list[Tensor]):
@@ -73,10 +87,22 @@ def _reserve(file: Path, size: int) -> None:
             ) from error
 
 
-def hidden_states(expected_bytes: int, budget: int, folder: Path) -> list[Tensor]:
-    """An empty list of hidden states, mapped to files in `folder` if they exceed the budget."""
+def hidden_states(
+    expected_bytes: int, budget: int, folder: Path, device: torch.device
+) -> list[Tensor]:
+    """An empty list of hidden states.
+
+    Args:
+        expected_bytes: of all that will be kept, in this list and beside it.
+        budget: bytes on the host beyond which they are mapped to files.
+        folder: of these files.
+        device: where the blocks run; states that take a quarter of its free memory stay there.
+    """
+    free = free_memory(device)
+    if free is not None and expected_bytes <= free // _SHARE:
+        return KeptStates(device)
     if expected_bytes <= budget:
-        return HostStates()
+        return KeptStates()
     logger.info(
         "hidden states, %.1f GiB, lie in mapped files in %s", expected_bytes / 2**30, folder
     )
