@@ -1,7 +1,8 @@
 """A spec's pruning, carried out on the blocks of a model: by the stage, and by one call."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +18,12 @@ from .models import (
     prune_model,
 )
 from .models.dense import refuse
-from .models.linear import Layers
+from .models.experts import is_rare
+from .models.linear import Layers, LinearLayer
 from .models.reconstruction import Reconstruction
 from .models.sequential import Statistics
 from .models.source import PrunedBlocks
-from .models.survey import survey
+from .models.survey import Outputs, error_of, survey
 from .opening import dense_folder
 from .pruning import (
     HeadsAndNeurons,
@@ -34,7 +36,15 @@ from .pruning import (
     prune_weight,
     required_statistics,
 )
-from .pruning.allocation import allocate, outlier_share
+from .pruning.allocation import (
+    allocate,
+    kept_for_errors,
+    kept_for_outliers,
+    outlier_share,
+)
+
+# On so many calibration tokens, and so well, layers are pruned to see what that does to a block.
+_TOKENS_FOR_ERRORS, _STEPS_FOR_ERRORS = 4096, 4
 
 
 def check_layers(spec: PruningSpec, model: BlockSource) -> None:
@@ -190,42 +200,61 @@ def _allocated(
 ) -> dict[str, Unstructured]:
     """The pattern of every layer, by what all of them are like in the dense model."""
     assert spec.allocation_spread is not None
-    # In the dense model there is nothing that a correction could correct.
-    measured = replace(spec, correction=0.0, layer_errors=True)
-    prune_layer = layer_pruner(measured, place.memory_budget, storage_dtype)
-    by_layer = spec.allocation_unit == "layer"
+    by_layer, by_error = spec.allocation_unit == "layer", spec.allocation == "error"
     sizes: dict[str, int] = {}
     unit_of: dict[str, str] = {}
 
-    def measure(layers: Layers, seen: Mapping[str, InputStatistics]) -> dict[str, float]:
-        units: dict[str, list[str]] = {}
+    def measure(
+        layers: Layers, seen: Mapping[str, InputStatistics], outputs: Outputs
+    ) -> dict[str, float]:
+        units: dict[str, dict[str, LinearLayer]] = {}
         for name, layer in layers.items():
             sizes[name] = layer.shape[0] * layer.shape[1]
             unit_of[name] = name if by_layer else next(iter(layers))
-            units.setdefault(unit_of[name], []).append(name)
-        return {unit: of_unit(layers, seen, names) for unit, names in units.items()}
+            units.setdefault(unit_of[name], {})[name] = layer
+        if by_error:
+            return {
+                unit: error_of(its, partial(_prune_roughly, its, seen, spec, place), outputs)
+                for unit, its in units.items()
+            }
+        return {
+            unit: outlier_share(
+                (layer.weight, seen[name].squared_norms) for name, layer in its.items()
+            )
+            for unit, its in units.items()
+        }
 
-    def of_unit(layers: Layers, seen: Mapping[str, InputStatistics], names: list[str]) -> float:
-        if spec.allocation == "owl":
-            pairs = [(layers[name].weight, seen[name].squared_norms) for name in names]
-            return outlier_share(pairs)
-        errors = [prune_layer(layers[name].weight, seen[name]).relative_error for name in names]
-        return sum(error or 0.0 for error in errors) / len(errors)
+    if by_error:
+        windows = windows[: -(-_TOKENS_FOR_ERRORS // windows.shape[1])]
+    measures = survey(
+        dense,
+        windows,
+        measure,
+        gram=by_error,
+        batch_size=_batch(place, windows),
+        device=device,
+        dtype=getattr(torch, spec.precision),
+        skip=spec.skip,
+    )
+    kept = (kept_for_errors if by_error else kept_for_outliers)(measures, spec.allocation_spread)
+    return allocate(sizes, unit_of, kept, spec.pattern.sparsity)
 
-    try:
-        measures = survey(
-            dense,
-            windows,
-            measure,
-            gram=spec.allocation == "error",
-            batch_size=_batch(place, windows),
-            device=device,
-            dtype=getattr(torch, spec.precision),
-            skip=spec.skip,
-        )
-        return allocate(sizes, unit_of, measures, spec.pattern.sparsity, spec.allocation_spread)
-    except PruningError as error:
-        raise UserError(f"allocation {spec.allocation}: {error}") from error
+
+def _prune_roughly(
+    layers: Layers, seen: Mapping[str, InputStatistics], spec: PruningSpec, place: Place
+) -> None:
+    """Wanda's mask and a few steps towards its best weights: a tenth of a pruning's work."""
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, spec.precision),
+        "memory_budget": place.memory_budget,
+    }
+    for name, layer in layers.items():
+        if is_rare(layer, seen[name]):
+            result = prune_weight(layer.weight, None, "magnitude", spec.pattern, **options)
+        else:
+            more = {**options, "refine_steps": _STEPS_FOR_ERRORS}
+            result = prune_weight(layer.weight, seen[name], "wanda", spec.pattern, **more)
+        layer.write(result.weight)
 
 
 def _batch(place: Place, windows: torch.Tensor | None) -> int:

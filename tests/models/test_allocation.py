@@ -8,9 +8,14 @@ import torch
 from transformers import LlamaConfig
 
 from thanos import prune
-from thanos.errors import UserError
 from thanos.models import find_blocks, linear_layers
-from thanos.pruning.allocation import allocate, outlier_share
+from thanos.pruning import InputStatistics, prune_weight
+from thanos.pruning.allocation import (
+    allocate,
+    kept_for_errors,
+    kept_for_outliers,
+    outlier_share,
+)
 
 _MEASURED = ("method", "refine_steps", "outlier_fraction")  # options that change a layer's error
 
@@ -46,7 +51,7 @@ def test_as_many_weights_are_removed_whatever_the_spread(spread):
     sizes = {"a.q": 101, "a.k": 77, "b.q": 400, "c.q": 333}
     unit_of = {name: name[0] for name in sizes}
     measures = {"a": 0.1, "b": 0.2, "c": 0.4}
-    found = allocate(sizes, unit_of, measures, 0.6, spread)
+    found = allocate(sizes, unit_of, kept_for_outliers(measures, spread), 0.6)
     removed = {name: math.floor(found[name].p * size) for name, size in sizes.items()}
     assert sum(removed.values()) == math.floor(0.6 * sum(sizes.values()))
     # By the measure: 0 of 2 λ, a third of it, all of it, around the mean over all weights.
@@ -71,9 +76,10 @@ def test_a_model_loses_as_much_as_without(llama, kind, unit):
         sum(z for name, z in zeros.items() if by_block[name] == block) / (total / 3)
         for block in range(3)
     ]
-    spread = max(row["sparsity"] for row in record["layers"])
-    spread -= min(row["sparsity"] for row in record["layers"])
-    assert spread == pytest.approx(0.16, abs=0.01)
+    sparsities = [row["sparsity"] for row in record["layers"]]
+    if kind == "owl":
+        assert max(sparsities) - min(sparsities) == pytest.approx(0.16, abs=0.01)
+    assert max(sparsities) - min(sparsities) > 0.01
     if unit == "block":
         for row in record["layers"]:
             assert row["sparsity"] == pytest.approx(shares[row["block"]], abs=2e-3)
@@ -134,7 +140,78 @@ def test_the_measure_is_that_of_the_dense_model(llama):
         assert row["sparsity"] == pytest.approx(expected, abs=1.01 / width)
 
 
-def test_a_spread_that_leaves_nothing_is_refused(llama):
+@pytest.mark.parametrize("kind", ["owl", "error"])
+def test_no_layer_keeps_less_than_half_of_what_all_keep(llama, kind):
     model, ids = llama
-    with pytest.raises(UserError, match=r"lower method\.allocation_spread"):
-        prune(model, ids, method="wanda", pattern=0.95, allocation="owl", allocation_spread=0.2)
+    options = {"allocation": kind, "allocation_spread": 0.5, "allocation_unit": "layer"}
+    record = prune(model, ids, method="thanos", pattern=0.8, **options).record
+    sparsities = [row["sparsity"] for row in record["layers"]]
+    assert min(sparsities) < 0.8 < max(sparsities) <= 0.9 + 1e-3
+    sizes = [math.prod(row["shape"]) for row in record["layers"]]
+    zeros = sum(map(math.prod, zip(sizes, sparsities, strict=True)))
+    assert round(zeros) == math.floor(0.8 * sum(sizes))
+
+
+def test_a_measure_of_nothing_takes_no_part():
+    assert kept_for_errors({"a": 0.0, "b": 0.0}, 0.1) == {"a": 0.0, "b": 0.0}
+    kept = kept_for_errors({"a": 0.0, "b": 1.0, "c": math.e}, 0.1)
+    assert kept["c"] - kept["b"] == pytest.approx(0.1)
+    assert math.isfinite(kept["a"])
+    sizes = dict.fromkeys("abc", 1000)
+    found = allocate(sizes, {name: name for name in sizes}, kept, 0.5)
+    assert sum(math.floor(each.p * 1000) for each in found.values()) == 1500
+
+
+@pytest.mark.parametrize("unit", ["block", "layer"])
+def test_the_error_is_that_of_a_blocks_outputs(llama, unit):
+    """By hand: a block roughly pruned, or one of its layers, between dense ones."""
+    model, ids = llama
+    blocks, measures = find_blocks(model), {}
+
+    def outputs(block):
+        kept = []
+        handle = block.register_forward_hook(lambda *call: kept.append(call[-1]))
+        with torch.no_grad():
+            model(input_ids=ids, use_cache=False)
+        handle.remove()
+        return kept[0] if isinstance(kept[0], torch.Tensor) else kept[0][0]
+
+    for index, block in enumerate(blocks.modules):
+        layers, pruned = linear_layers(block, blocks.name_of(index)), {}
+        dense = outputs(block)
+        for name, layer in layers.items():
+            statistics = InputStatistics(layer.shape[1])
+            handle = layer.module.register_forward_pre_hook(
+                lambda _, args, statistics=statistics: statistics.update(args[0])
+            )
+            outputs(block)
+            handle.remove()
+            pruned[name] = prune_weight(layer.weight, statistics, "wanda", 0.5, refine_steps=4)
+        for names in [[name] for name in layers] if unit == "layer" else [list(layers)]:
+            before = {name: layers[name].weight.clone() for name in names}
+            for name in names:
+                layers[name].write(pruned[name].weight)
+            lost = (outputs(block) - dense).square().sum(-1) / dense.square().sum(-1)
+            for name in names:
+                layers[name].write(before[name])
+            measures |= dict.fromkeys(names, float(lost.mean()))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    options = {"allocation": "error", "allocation_unit": unit, "allocation_spread": 0.03}
+    made = prune(copy.deepcopy(model), ids, method="magnitude", pattern=0.5, **options)
+    for row in made.record["layers"]:
+        first = made.record["layers"][0]
+        expected = 0.03 * math.log(measures[first["layer"]] / measures[row["layer"]])
+        rounding = 1.5 * (1 / math.prod(row["shape"]) + 1 / math.prod(first["shape"]))
+        assert row["sparsity"] - first["sparsity"] == pytest.approx(expected, abs=rounding)
+    assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
+
+
+def test_nothing_of_what_is_tried_stays(llama):
+    """With all sparsities alike the model is the one that is pruned without."""
+    model, ids = llama
+    models = [copy.deepcopy(model) for _ in range(2)]
+    options = {"method": "magnitude", "pattern": 0.5}
+    prune(models[0], ids, **options)
+    prune(models[1], ids, **options, allocation="error", allocation_spread=0.0)
+    plain, allocated = (each.state_dict() for each in models)
+    assert all(torch.equal(plain[name], allocated[name]) for name in plain)

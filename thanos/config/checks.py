@@ -11,7 +11,7 @@ from ..paths import model_folder
 from ..pruning.composition import Alternation
 from ..pruning.composition import compose as compose_method
 from ..pruning.errors import PruningError
-from ..pruning.patterns import Unstructured, parse_pattern
+from ..pruning.patterns import parse_pattern
 from .schema import Config, ModelConfig, RecoveryConfig
 from .usage import Choices
 
@@ -114,11 +114,6 @@ def checked(config: Config) -> Config:
     _check_choice("outlier_score", config.outlier_score, ("exact", "separable"))
     _check_choice("method.allocation", config.method.allocation, ALLOCATIONS)
     _check_choice("method.allocation_unit", config.method.allocation_unit, ("block", "layer"))
-    if choices.allocates and not isinstance(choices.pattern, Unstructured):
-        raise UserError(
-            f"method.allocation={config.method.allocation} has no meaning for {choices.pruning}: "
-            "only unstructured layers can have any sparsity; leave it out"
-        )
     _check_choice("method.order", config.method.order, ("block", "sublayer"))
     if not re.fullmatch(r"auto|cpu|(cuda|xpu|mps)(:\d+)?", config.device):
         raise UserError(

@@ -240,7 +240,7 @@ def pruning_spec(choices: Choices, model: ModelSpec, text: TextSpec | None) -> P
         correction=given.correction,
         mask=None if given.mask is None else _mask_of(given.mask),
         channel_permutation=choices.permutes,
-        allocation=given.allocation,
+        allocation=given.allocation if choices.allocates else "uniform",
         allocation_spread=given.allocation_spread if choices.allocates else None,
         allocation_unit=given.allocation_unit if choices.allocates else None,
         reconstruction_steps=given.reconstruction_steps,

@@ -67,7 +67,13 @@ class Choices:
     @property
     def allocates(self) -> bool:
         """Whether layers get sparsities of their own."""
-        return self.method is not None and self.config.method.allocation != "uniform"
+        named = self.method is not None and self.config.method.allocation != "uniform"
+        return named and self.may_allocate
+
+    @property
+    def may_allocate(self) -> bool:
+        """Whether they could: only unstructured layers can have any sparsity."""
+        return isinstance(self.pattern, Unstructured) and not self.masked
 
     @property
     def reconstructs(self) -> bool:
@@ -180,10 +186,7 @@ USES = (
     ),
     Use(
         ("method.allocation",),
-        lambda choices: (
-            not choices.masked
-            and (choices.pattern is None or isinstance(choices.pattern, Unstructured))
-        ),
+        lambda choices: choices.pattern is None or choices.may_allocate,
         lambda choices: (
             f"method.mask={choices.config.method.mask}" if choices.masked else choices.pruning
         ),

@@ -133,7 +133,9 @@ def _of_windows(spec: WindowsSpec, place: Place) -> Fingerprint:
 
 
 def _of_pruning(spec: PruningSpec, place: Place) -> Fingerprint:
-    unused = spec.method.modules_unused(spec.pattern, spec.refine_steps, spec.correction)
+    # By error, layers are refined in order to measure.
+    refined = spec.refine_steps or spec.allocation == "error"
+    unused = spec.method.modules_unused(spec.pattern, refined, spec.correction)
     modules = {f"thanos.pruning.{name}" for name in unused}
     if not spec.reconstruction_steps:
         modules.add("thanos.models.reconstruction")

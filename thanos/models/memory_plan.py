@@ -46,6 +46,7 @@ class Work:
         compares: whether every group of a block's layers is asked what it gets in the dense model;
             what hidden states leave of their budget then keeps it, on the host.
         trains: whether blocks are trained once they are pruned, see `reconstruction`.
+        tries: whether blocks of the dense model are pruned first, to see what that does.
         overlap: whether a block is read and another written meanwhile.
     """
 
@@ -60,6 +61,7 @@ class Work:
     streams: int = 1
     compares: bool = False
     trains: bool = False
+    tries: bool = False
     overlap: bool = False
 
 
@@ -124,7 +126,7 @@ def plan_memory(folder: Path, work: Work, *, on_device: bool = False) -> MemoryP
         if size != work.precision:
             forward += min(batch, _TOKENS_PER_SLICE) * widest * work.precision
     solve = max(_solve(*shape, stored, work) for _, shape in layers)
-    pruning = work.streams * block + inputs + gram + max(forward, solve)
+    pruning = max(work.streams, 1 + work.tries) * block + inputs + gram + max(forward, solve)
     if work.trains:  # statistics and twin are gone; what goes forward is kept for the way back
         weights = max(shapes.blocks) // stored * FLOAT32
         pruning = max(pruning, block + _TRAINED * weights + 2 * forward)

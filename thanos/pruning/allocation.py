@@ -1,19 +1,25 @@
-"""Unequal sparsities: layers that seem to hold more keep more, and all together lose as much.
+"""Unequal sparsities: what seems to hold more keeps more, and all together lose as much.
 
-OWL (arXiv 2310.05175) measures by outliers: the share of scores |W_ij|·‖X_j‖ that are larger than
-M times their mean. The densities follow the measure, at most λ above and below a common value.
+A unit (a block or a layer) is measured in the dense model, and the measure says how much denser
+than others it stays. By outliers, as OWL does (arXiv 2310.05175), linearly: the share of scores
+|W_ij|·‖X_j‖ that are larger than M times their mean. By error, logarithmically: if pruning unit i
+to sparsity s does e_i exp(s/λ) to the hidden states, then the sum over units is smallest, at the
+same mean sparsity, where all terms are equal: s_i = c − λ ln e_i.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
 from thanos.accelerator import widest
 
-from .errors import PruningError
 from .patterns import Unstructured, floor_count
 
 _MEANS = 5.0  # OWL's M
+_LEAST_ERROR = 1e-6  # of the largest: a block that gives nothing has none
+_HALVINGS = 60
+_ROUNDING = 1e-6
 
 
 def outlier_share(scored: Iterable[tuple[Tensor, Tensor]]) -> float:
@@ -28,37 +34,61 @@ def outlier_share(scored: Iterable[tuple[Tensor, Tensor]]) -> float:
     return sum(int((each > _MEANS * mean).sum()) for each in scores) / count
 
 
+def kept_for_outliers(measures: Mapping[str, float], spread: float) -> dict[str, float]:
+    """By how much each unit is denser than the sparsest, at most 2 λ.
+
+    Args:
+        measures: `outlier_share` of each unit.
+        spread: λ.
+    """
+    low, high = min(measures.values()), max(measures.values())
+    return {unit: (m - low) / ((high - low) or 1.0) * 2 * spread for unit, m in measures.items()}
+
+
+def kept_for_errors(measures: Mapping[str, float], spread: float) -> dict[str, float]:
+    """By how much each unit is denser than one whose error is 1: λ ln e.
+
+    Args:
+        measures: error of each unit, all at the same sparsity.
+        spread: λ, the difference of sparsities that makes an error e times as large.
+    """
+    least = max(measures.values()) * _LEAST_ERROR or 1.0
+    return {unit: spread * math.log(max(e, least)) for unit, e in measures.items()}
+
+
 def allocate(
     sizes: Mapping[str, int],
     unit_of: Mapping[str, str],
-    measures: Mapping[str, float],
+    kept: Mapping[str, float],
     sparsity: float,
-    spread: float,
 ) -> dict[str, Unstructured]:
     """The pattern of every layer; together they remove exactly ⌊p·(all weights)⌋.
+
+    No layer keeps less than half of what all keep together.
 
     Args:
         sizes: weights of each layer.
         unit_of: the unit of each layer, whose layers have the same sparsity.
-        measures: of each unit; what has more keeps more.
+        kept: by how much each unit is to be denser than others.
         sparsity: p.
-        spread: λ; densities lie within 2 λ of each other.
-
-    Raises:
-        PruningError: a unit would keep all of its weights, or none.
     """
-    total = sum(sizes.values())
-    low, high = min(measures.values()), max(measures.values())
-    above = {unit: (m - low) / ((high - low) or 1.0) * 2 * spread for unit, m in measures.items()}
-    mean = sum(size * above[unit_of[name]] for name, size in sizes.items()) / total
-    targets = {name: (sparsity + mean - above[unit_of[name]]) * sizes[name] for name in sizes}
-    for name, target in targets.items():
-        if not 0 <= target <= sizes[name] - 1:
-            raise PruningError(
-                f"allocation gives {name} a sparsity of {target / sizes[name]:.3f}; lower "
-                "method.allocation_spread"
-            )
-    counts = {name: int(target) for name, target in targets.items()}
+    total, most = sum(sizes.values()), (1 + sparsity) / 2
+
+    def sparsities(level: float) -> dict[str, float]:
+        return {unit: min(most, max(0.0, level - more)) for unit, more in kept.items()}
+
+    def removed(level: float) -> float:
+        found = sparsities(level)
+        return sum(size * found[unit_of[name]] for name, size in sizes.items())
+
+    low, high = min(kept.values()), max(kept.values()) + most
+    for _ in range(_HALVINGS):
+        level = (low + high) / 2
+        low, high = (level, high) if removed(level) < sparsity * total else (low, level)
+    found = sparsities(high)
+    targets = {name: found[unit_of[name]] * size for name, size in sizes.items()}
+    # What bisection leaves open is far below one weight.
+    counts = {name: int(target + _ROUNDING) for name, target in targets.items()}
     missing = floor_count(sparsity * total) - sum(counts.values())
     for name in sorted(targets, key=lambda name: counts[name] - targets[name])[:missing]:
         counts[name] += 1

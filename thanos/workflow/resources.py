@@ -109,6 +109,7 @@ def plan_pruning(spec: PruningSpec, place: Place, folder: Path, *, on_device: bo
         streams=spec.streams,
         compares=spec.correction > 0 and spec.order == "sublayer",
         trains=spec.reconstruction_steps > 0,
+        tries=spec.allocation == "error",
         overlap=place.overlap,
     )
     return _planned(folder, work, on_device)

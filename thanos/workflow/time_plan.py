@@ -52,6 +52,8 @@ _SOLVE = {
 # quarters of the rate.
 _GRAM = 4 / 3
 _REFINEMENT_PRODUCTS = 2  # per step
+# Of an allocation by error, see thanos.pruner.
+_TOKENS_FOR_ERRORS, _STEPS_FOR_ERRORS = 4096, 4
 _ASSIGNMENT = (
     35  # per sum of a channel's scores and a group's, of which a layer of neurons has b²/m
 )
@@ -133,10 +135,8 @@ def _pruning(spec: PruningSpec, shapes: Shapes) -> Cost:
         iterations = spec.alternation.iterations
         per_weight, per_product = iterations * per_weight, iterations + per_product
     per_product += _REFINEMENT_PRODUCTS * spec.refine_steps
-    solve = Cost()
+    solve = _solved(shapes, per_weight, per_product)
     for _, (rows, columns) in shapes.layers:
-        products = 2.0 * rows * columns**2 * per_product
-        solve += Cost(products, float(per_weight * rows * columns))
         if isinstance(spec.pattern, SemiStructured) and spec.channel_permutation and columns > rows:
             solve += Cost(_ASSIGNMENT * rows * columns**2 / spec.pattern.m)
     total = _JOB + _scaled(solve, blocks)
@@ -149,12 +149,25 @@ def _pruning(spec: PruningSpec, shapes: Shapes) -> Cost:
         if spec.layer_errors or spec.method.needs_factor or spec.correction:
             products = _GRAM + 2.0 if spec.correction else _GRAM
             total += Cost(products * tokens * _seen(shapes, _squares) * blocks)
-        if spec.allocation != "uniform":  # the dense model is surveyed first
+        if spec.allocation == "owl":  # the dense model is surveyed first
             total += _scaled(_forward(tokens, length, shapes), 2)
-            total += _scaled(solve, blocks) if spec.allocation == "error" else Cost()
+        elif spec.allocation == "error":
+            some = min(tokens, _TOKENS_FOR_ERRORS)
+            total += _scaled(_forward(some, length, shapes), 4)
+            total += Cost(_GRAM * some * _seen(shapes, _squares) * blocks)
+            per_weight, per_product = _SOLVE["none", "unstructured"]
+            per_product += _REFINEMENT_PRODUCTS * _STEPS_FOR_ERRORS
+            total += _scaled(_solved(shapes, per_weight, per_product), blocks)
         trained = spec.reconstruction_steps * (spec.reconstruction_batch or 0) * length
         total += _scaled(_forward(trained, length, shapes), _PASSES_PER_STEP)
     return total
+
+
+def _solved(shapes: Shapes, per_weight: float, per_product: float) -> Cost:
+    """Of pruning the layers of a block."""
+    weights = _weights(shapes.layers)
+    products = sum(rows * columns**2 for _, (rows, columns) in shapes.layers)
+    return Cost(2.0 * per_product * products, per_weight * weights)
 
 
 def _recovery(spec: RecoverySpec, shapes: Shapes) -> Cost:
