@@ -206,6 +206,19 @@ def test_the_error_is_that_of_a_blocks_outputs(llama, unit):
     assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
 
 
+@pytest.mark.parametrize("family", ["gpt2", "mixtral", "gemma2"])
+@pytest.mark.parametrize("unit", ["block", "layer"])
+def test_blocks_of_any_kind_are_tried(tiny, family, unit):
+    """Weights that lie the other way round, experts of which some see next to nothing."""
+    ids = torch.randint(0, 60, (4, 16), generator=torch.Generator().manual_seed(1))
+    options = {"allocation": "error", "allocation_unit": unit, "rare_experts": "magnitude"}
+    rows = prune(tiny(family), ids, method="thanos", pattern=0.5, **options).record["layers"]
+    sizes = [math.prod(row["shape"]) for row in rows]
+    zeros = sum(size * row["sparsity"] for size, row in zip(sizes, rows, strict=True))
+    assert round(zeros) == sum(sizes) // 2
+    assert len({round(row["sparsity"], 3) for row in rows}) > 1
+
+
 def test_nothing_of_what_is_tried_stays(llama):
     """With all sparsities alike the model is the one that is pruned without."""
     model, ids = llama

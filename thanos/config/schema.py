@@ -83,7 +83,8 @@ class MethodConfig:
         mask: folder of another run, whose zeros are removed
         channel_permutation: under n:m deal neurons and channels of heads out to groups anew
         allocation: of the sparsity over layers, unstructured: uniform, owl or error
-        allocation_spread: densities lie at most so far above and below a common one (λ)
+        allocation_spread: λ; owl: densities lie at most so far above and below a common one; error:
+            a block whose outputs suffer e times as much is denser by so much
         allocation_unit: whose layers have the same sparsity: block or layer
         reconstruction_steps: to train what is left of a block for the dense model's outputs
         reconstruction_rate: learning rate of the first of these steps; it falls to zero

@@ -35,7 +35,7 @@ class PruningSpec(Spec):
         mask: a pruned model whose zeros are removed, in place of a choice by metric and scope.
         channel_permutation: whether input channels change places between groups of n:m.
         allocation: of the sparsity over layers: uniform, owl or error.
-        allocation_spread: λ, how far densities lie from a common one.
+        allocation_spread: λ, how far densities lie apart.
         allocation_unit: block or layer, whose sparsity is one.
         reconstruction_steps: to train each pruned block for the dense model's outputs.
         reconstruction_rate: learning rate of the first of these steps.
