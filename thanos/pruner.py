@@ -213,8 +213,11 @@ def _allocated(
             unit_of[name] = name if by_layer else next(iter(layers))
             units.setdefault(unit_of[name], {})[name] = layer
         if by_error:
+            before = list(outputs())
             return {
-                unit: error_of(its, partial(_prune_roughly, its, seen, spec, place), outputs)
+                unit: error_of(
+                    its, partial(_prune_roughly, its, seen, spec, place), outputs, before
+                )
                 for unit, its in units.items()
             }
         return {
@@ -243,17 +246,25 @@ def _allocated(
 def _prune_roughly(
     layers: Layers, seen: Mapping[str, InputStatistics], spec: PruningSpec, place: Place
 ) -> None:
-    """Wanda's mask and a few steps towards its best weights: a tenth of a pruning's work."""
+    """Wanda's mask and a few steps towards its best weights.
+
+    Raises:
+        UserError: a layer cannot be pruned; the message names it.
+    """
     options: dict[str, Any] = {
         "dtype": getattr(torch, spec.precision),
         "memory_budget": place.memory_budget,
     }
+    refined: dict[str, Any] = {**options, "refine_steps": _STEPS_FOR_ERRORS}
     for name, layer in layers.items():
-        if is_rare(layer, seen[name]):
-            result = prune_weight(layer.weight, None, "magnitude", spec.pattern, **options)
-        else:
-            more = {**options, "refine_steps": _STEPS_FOR_ERRORS}
-            result = prune_weight(layer.weight, seen[name], "wanda", spec.pattern, **more)
+        weight, inputs = layer.weight, seen[name]
+        try:
+            if is_rare(layer, inputs):
+                result = prune_weight(weight, None, "magnitude", spec.pattern, **options)
+            else:
+                result = prune_weight(weight, inputs, "wanda", spec.pattern, **refined)
+        except PruningError as error:
+            raise UserError(f"{name}: {error}") from error
         layer.write(result.weight)
 
 

@@ -8,6 +8,7 @@ import torch
 from transformers import LlamaConfig
 
 from thanos import prune
+from thanos.errors import UserError
 from thanos.models import find_blocks, linear_layers
 from thanos.pruning import InputStatistics, prune_weight
 from thanos.pruning.allocation import (
@@ -217,6 +218,16 @@ def test_blocks_of_any_kind_are_tried(tiny, family, unit):
     zeros = sum(size * row["sparsity"] for size, row in zip(sizes, rows, strict=True))
     assert round(zeros) == sum(sizes) // 2
     assert len({round(row["sparsity"], 3) for row in rows}) > 1
+
+
+def test_a_weight_that_is_none_is_named_and_nothing_stays(llama):
+    model, ids = llama
+    model.model.layers[1].mlp.down_proj.weight.data[0, 0] = math.nan
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(UserError, match=r"^model\.layers\.1\.mlp\.down_proj: "):
+        prune(model, ids, method="magnitude", pattern=0.5, allocation="error")
+    after = model.state_dict()
+    assert all(torch.equal(before[n].nan_to_num(7), after[n].nan_to_num(7)) for n in before)
 
 
 def test_nothing_of_what_is_tried_stays(llama):

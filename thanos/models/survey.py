@@ -1,6 +1,6 @@
 """Look at every block of the dense model with the statistics of its inputs, and change nothing."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -77,15 +77,17 @@ def _outputs(
         yield made
 
 
-def error_of(layers: Layers, prune: Callable[[], object], outputs: Outputs) -> float:
+def error_of(
+    layers: Layers, prune: Callable[[], object], outputs: Outputs, dense: Sequence[Tensor]
+) -> float:
     """What pruning does to a block's outputs: the mean over tokens of ‖Δh‖²/‖h‖².
 
     Args:
         layers: that `prune` changes; they are as before in the end.
         prune: prunes them.
         outputs: of their block.
+        dense: what `outputs` gives before.
     """
-    dense = list(outputs())
     before = {name: layer.stored.clone() for name, layer in layers.items()}
     try:
         prune()
@@ -98,5 +100,6 @@ def error_of(layers: Layers, prune: Callable[[], object], outputs: Outputs) -> f
 
 def _relative(states: Tensor, dense: Tensor) -> Tensor:
     """‖Δh‖²/‖h‖² of every token, (B·T,); of a token without any state 0 or 1."""
-    lost, all_of_it = (x.float().square().sum(-1).flatten() for x in (states - dense, dense))
+    states, dense = states.float(), dense.float()
+    lost, all_of_it = (x.square().sum(-1).flatten() for x in (states - dense, dense))
     return torch.where(all_of_it > 0, lost / all_of_it, (lost > 0).float())
