@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from thanos.accelerator import allocated_memory, forget_peak, free_memory, peak_memory
+from thanos.accelerator import (
+    allocated_memory,
+    busy_share,
+    forget_peak,
+    free_memory,
+    peak_memory,
+)
 from thanos.errors import UserError
 from thanos.models import FinishedBlocks, StreamedBlocks, copy_checkpoint, prune_model
 from thanos.models.kept_states import hidden_states
@@ -135,6 +141,12 @@ def test_whatever_walk_and_method(accelerator, stored, tmp_path, method, options
         for device, name in ((accelerator, "there"), ("cpu", "here"))
     ]
     compare(*both, 1e-5, 0)
+
+
+def test_how_busy_it_is_is_a_share_or_not_known(accelerator):
+    share = busy_share(accelerator)
+    assert share is None or 0 <= share <= 1
+    assert busy_share(torch.device("cpu")) is None
 
 
 def test_hidden_states_stay_there_while_they_are_few(accelerator, tmp_path):

@@ -166,7 +166,9 @@ def main() -> None:
         torch.set_num_threads(suite.threads)
     device, started = resolve_device(suite.device), time.time()
     threads = torch.get_num_threads()
-    where = device_name(device) if is_accelerator(device) else f"{threads} CPU threads"
+    where = f"{threads} CPU threads"
+    if is_accelerator(device):
+        where = device_name(device) or str(device)
     how = f"median of {suite.repeats}"
     found, tables, figures = {}, [], {}
     if suite.grids:

@@ -40,16 +40,19 @@ def spent(action, *arguments):
 
 torch.mm(x, y)
 before = [spent(torch.mm, x, y) for _ in range({rounds})]
-busy, ended = [], threading.Event()
-if {device!r} != "cpu":
+try:
     from thanos.accelerator import busy_share
-    from thanos.device import resolve_device
+except ImportError:  # in older revisions
+    def busy_share(device):
+        return None
 
-    device = resolve_device({device!r})
-    def watch():
-        while not ended.wait({interval}):
-            busy.append(busy_share(device))
-    threading.Thread(target=watch).start()
+busy, ended = [], threading.Event()
+
+def watch():
+    while not ended.wait({interval}):
+        busy.append(busy_share(torch.device({device!r})))
+
+threading.Thread(target=watch).start()
 try:
     stage = spent(main)
 finally:
