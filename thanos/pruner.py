@@ -165,7 +165,7 @@ def prune_blocks(
     prune_layer = layer_pruner(spec, place.memory_budget, storage_dtype)
     patterns = None
     if spec.allocation != "uniform" and windows is not None and len(done) < len(source.blocks):
-        patterns = _allocated(spec, place, dense, windows, storage_dtype, device)
+        patterns = _allocated(spec, place, dense, windows, device)
     return prune_model(
         source,
         windows,
@@ -195,7 +195,6 @@ def _allocated(
     place: Place,
     dense: BlockSource,
     windows: torch.Tensor,
-    storage_dtype: torch.dtype,
     device: torch.device,
 ) -> dict[str, Unstructured]:
     """The pattern of every layer, by what all of them are like in the dense model."""
