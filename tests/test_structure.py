@@ -33,7 +33,8 @@ ALLOWED = {
         *("paths", "pruning", "testbed"),
     },
     "opening": {"artifacts", "content", "data", "errors", "identity", "models"},
-    "pruner": {"errors", "identity", "models", "opening", "pruning"},
+    "layer_patterns": {"errors", "identity", "models", "pruning"},
+    "pruner": {"errors", "identity", "layer_patterns", "models", "opening", "pruning"},
     "provenance": {"content", "identity", "paths"},
     "command": {"errors", "identity", "pruning"},
     "config": {

@@ -1,14 +1,14 @@
 """A spec's pruning, carried out on the blocks of a model: by the stage, and by one call."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import torch
 
 from .errors import UserError
 from .identity import Place, PruningSpec
+from .layer_patterns import allocated
 from .models import (
     BlockSource,
     LayerRecord,
@@ -18,12 +18,9 @@ from .models import (
     prune_model,
 )
 from .models.dense import refuse
-from .models.experts import is_rare
-from .models.linear import Layers, LinearLayer
 from .models.reconstruction import Reconstruction
 from .models.sequential import Statistics
 from .models.source import PrunedBlocks
-from .models.survey import Outputs, error_of, survey
 from .opening import dense_folder
 from .pruning import (
     HeadsAndNeurons,
@@ -31,20 +28,10 @@ from .pruning import (
     Pattern,
     PruningError,
     PruningResult,
-    Unstructured,
     check_shape,
     prune_weight,
     required_statistics,
 )
-from .pruning.allocation import (
-    allocate,
-    kept_for_errors,
-    kept_for_outliers,
-    outlier_share,
-)
-
-# On so many calibration tokens, and so well, layers are pruned to see what that does to a block.
-_TOKENS_FOR_ERRORS, _STEPS_FOR_ERRORS = 4096, 4
 
 
 def check_layers(spec: PruningSpec, model: BlockSource) -> None:
@@ -165,7 +152,7 @@ def prune_blocks(
     prune_layer = layer_pruner(spec, place.memory_budget, storage_dtype)
     patterns = None
     if spec.allocation != "uniform" and windows is not None and len(done) < len(source.blocks):
-        patterns = _allocated(spec, place, dense, windows, device)
+        patterns = allocated(spec, place, dense, windows, device, hidden)
     return prune_model(
         source,
         windows,
@@ -188,83 +175,6 @@ def prune_blocks(
         dense_hidden=dense_hidden,
         hidden_budget=place.hidden_budget,
     )
-
-
-def _allocated(
-    spec: PruningSpec,
-    place: Place,
-    dense: BlockSource,
-    windows: torch.Tensor,
-    device: torch.device,
-) -> dict[str, Unstructured]:
-    """The pattern of every layer, by what all of them are like in the dense model."""
-    assert spec.allocation_spread is not None
-    by_layer, by_error = spec.allocation_unit == "layer", spec.allocation == "error"
-    sizes: dict[str, int] = {}
-    unit_of: dict[str, str] = {}
-
-    def measure(
-        layers: Layers, seen: Mapping[str, InputStatistics], outputs: Outputs
-    ) -> dict[str, float]:
-        units: dict[str, dict[str, LinearLayer]] = {}
-        for name, layer in layers.items():
-            sizes[name] = layer.shape[0] * layer.shape[1]
-            unit_of[name] = name if by_layer else next(iter(layers))
-            units.setdefault(unit_of[name], {})[name] = layer
-        if by_error:
-            before = list(outputs())
-            return {
-                unit: error_of(
-                    its, partial(_prune_roughly, its, seen, spec, place), outputs, before
-                )
-                for unit, its in units.items()
-            }
-        return {
-            unit: outlier_share(
-                (layer.weight, seen[name].squared_norms) for name, layer in its.items()
-            )
-            for unit, its in units.items()
-        }
-
-    if by_error:
-        windows = windows[: -(-_TOKENS_FOR_ERRORS // windows.shape[1])]
-    measures = survey(
-        dense,
-        windows,
-        measure,
-        gram=by_error,
-        batch_size=_batch(place, windows),
-        device=device,
-        dtype=getattr(torch, spec.precision),
-        skip=spec.skip,
-    )
-    kept = (kept_for_errors if by_error else kept_for_outliers)(measures, spec.allocation_spread)
-    return allocate(sizes, unit_of, kept, spec.pattern.sparsity)
-
-
-def _prune_roughly(
-    layers: Layers, seen: Mapping[str, InputStatistics], spec: PruningSpec, place: Place
-) -> None:
-    """Wanda's mask and a few steps towards its best weights.
-
-    Raises:
-        UserError: a layer cannot be pruned; the message names it.
-    """
-    options: dict[str, Any] = {
-        "dtype": getattr(torch, spec.precision),
-        "memory_budget": place.memory_budget,
-    }
-    refined: dict[str, Any] = {**options, "refine_steps": _STEPS_FOR_ERRORS}
-    for name, layer in layers.items():
-        weight, inputs = layer.weight, seen[name]
-        try:
-            if is_rare(layer, inputs):
-                result = prune_weight(weight, None, "magnitude", spec.pattern, **options)
-            else:
-                result = prune_weight(weight, inputs, "wanda", spec.pattern, **refined)
-        except PruningError as error:
-            raise UserError(f"{name}: {error}") from error
-        layer.write(result.weight)
 
 
 def _batch(place: Place, windows: torch.Tensor | None) -> int:

@@ -9,6 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from thanos.artifacts import verify_manifest
+from thanos.models import replay
+from thanos.models.kept_states import KeptStates
 from thanos.models.parts import PARTS
 from thanos.opening import window_length
 from thanos.stages.run import main
@@ -53,6 +55,26 @@ def test_outlier_rows_stay_dense(command, tmp_path):
     for name, weight in block_matrices(tmp_path / "out" / "checkpoint").items():
         untouched = (weight == dense[name]).all(1)
         assert int(untouched.sum()) == -(-weight.shape[0] // 10), name
+
+
+@pytest.mark.parametrize("kind", ["owl", "error"])
+def test_hidden_states_lie_in_files_while_the_dense_model_is_looked_at(
+    command, tmp_path, monkeypatch, kind
+):
+    options = ("method=magnitude", "pattern=0.5", f"method.allocation={kind}")
+    main(command(*options))
+
+    class Probe(KeptStates):
+        """In memory without a word of where to keep them: for one window at most."""
+
+        def append(self, states):
+            assert len(states) == 1
+            super().append(states)
+
+    monkeypatch.setattr(replay, "KeptStates", Probe)
+    main(command(*options, "hidden_memory=0", f"output_dir={tmp_path / 'mapped'}"))
+    kept, mapped = (tmp_path / run / "checkpoint/model.safetensors" for run in ("out", "mapped"))
+    assert kept.read_bytes() == mapped.read_bytes()
 
 
 def test_size_and_latency_are_measured_if_asked_for(command, tmp_path):

@@ -52,7 +52,7 @@ _SOLVE = {
 # quarters of the rate.
 _GRAM = 4 / 3
 _REFINEMENT_PRODUCTS = 2  # per step
-# Of an allocation by error, see thanos.pruner.
+# Of an allocation by error, see thanos.layer_patterns.
 _TOKENS_FOR_ERRORS, _STEPS_FOR_ERRORS = 4096, 4
 _ASSIGNMENT = (
     35  # per sum of a channel's scores and a group's, of which a layer of neurons has b²/m
