@@ -139,6 +139,17 @@ USELESS = [
     (["method=dense", "method.reconstruction_steps=9"], "method dense"),
     (["pattern=2:4", "method.allocation=uniform"], "method thanos with pattern 2:4"),
     (
+        ["method=thanos-plus", "pattern=4:8", "method.allocation=owl"],
+        "method thanos-plus with pattern 4:8 and method.allocation_mixed=false",
+    ),
+    (["pattern=structured:0.3", "method.allocation=owl"], "method thanos with pattern structured"),
+    (["method.allocation=owl", "method.allocation_mixed=true"], "method thanos with pattern unstr"),
+    (
+        ["pattern=2:4", "method.allocation_mixed=true"],
+        "method thanos with pattern 2:4 and method.allocation=uniform",
+    ),
+    (["method=dense", "method.allocation_mixed=true"], "method dense"),
+    (
         ["method.allocation_spread=0.1"],
         "method thanos with pattern unstructured:0.5 and method.allocation=uniform",
     ),
@@ -202,6 +213,8 @@ def test_a_key_that_the_choices_do_not_use_is_refused(overrides, choice):
         ["method.reconstruction_steps=9", "method.reconstruction_rate=0.1"],
         ["method.reconstruction_steps=9", "method.reconstruction_precision=bfloat16"],
         ["method.allocation=owl", "method.allocation_unit=layer"],
+        ["method=thanos-plus", "pattern=2:4", "method.allocation_mixed=true"],
+        ["pattern=4:8", "method.allocation_mixed=true", "method.allocation=owl"],
         ["method=magnitude", "layer_errors=false", "method.allocation=owl", "seed=1"],
         ["method=magnitude", "layer_errors=false", "method.reconstruction_steps=9", "seed=1"],
         ["method=magnitude", "seed=1"],

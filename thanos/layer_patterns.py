@@ -12,9 +12,10 @@ from .models import BlockSource
 from .models.experts import is_rare
 from .models.linear import Layers, LinearLayer
 from .models.survey import Outputs, error_of, survey
-from .pruning import InputStatistics, PruningError, Unstructured, prune_weight
+from .pruning import InputStatistics, Pattern, PruningError, SemiStructured, prune_weight
 from .pruning.allocation import (
     allocate,
+    allocate_groups,
     kept_for_errors,
     kept_for_outliers,
     outlier_share,
@@ -31,7 +32,7 @@ def allocated(
     windows: torch.Tensor,
     device: torch.device,
     hidden: list[torch.Tensor] | None = None,
-) -> dict[str, Unstructured]:
+) -> Mapping[str, Pattern]:
     """The pattern of every layer of a model that loses as much as its spec says.
 
     Args:
@@ -89,6 +90,8 @@ def allocated(
     if hidden is not None:
         hidden.clear()
     kept = (kept_for_errors if by_error else kept_for_outliers)(measures, spec.allocation_spread)
+    if isinstance(spec.pattern, SemiStructured):
+        return allocate_groups(sizes, unit_of, kept, spec.pattern)
     return allocate(sizes, unit_of, kept, spec.pattern.sparsity)
 
 

@@ -1,6 +1,7 @@
 """Sparsities that differ over layers: measured on the dense model, the same in all."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -10,14 +11,16 @@ from transformers import LlamaConfig
 from thanos import prune
 from thanos.errors import UserError
 from thanos.models import find_blocks, linear_layers
-from thanos.pruning import InputStatistics, prune_weight
+from thanos.pruning import InputStatistics, SemiStructured, prune_weight
 from thanos.pruning.allocation import (
     allocate,
+    allocate_groups,
     kept_for_errors,
     kept_for_outliers,
     outlier_share,
 )
 
+PATTERN = SemiStructured(4, 8)
 _MEASURED = ("method", "refine_steps", "outlier_fraction")  # options that change a layer's error
 
 
@@ -60,6 +63,70 @@ def test_as_many_weights_are_removed_whatever_the_spread(spread):
     mean = sum(size * above[name[0]] for name, size in sizes.items()) / sum(sizes.values())
     for name, size in sizes.items():
         assert removed[name] / size == pytest.approx(0.6 + mean - above[name[0]], abs=1.01 / size)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("spread", [0.02, 0.08, 0.3])
+def test_groups_lose_as_little_as_steps_allow(n, spread):
+    """Against every way to share out n of 8: of four units of one size, and of two of another."""
+    errors = {"a": 0.01, "b": 0.4, "c": 0.1, "d": 0.02, "e": 1.0, "f": 0.001}
+    units = {name: name[0] for name in ("a.q", "b.q", "c.q", "d.q", "e.up", "f.up", "a.k", "b.k")}
+    units |= {"c.k": "c", "d.k": "d"}
+    sizes = {name: {"q": 64, "k": 32}.get(name[2:], 160) for name in units}
+    found = allocate_groups(sizes, units, kept_for_errors(errors, spread), SemiStructured(n, 8))
+    assert {pattern.m for pattern in found.values()} == {8}
+    assert all(found[name] == found[f"{name[0]}.k"] for name in ("a.q", "b.q", "c.q", "d.q"))
+
+    def lost(kept):
+        return sum(e * math.exp((1 - k / 8) / spread) for e, k in zip(of_class, kept, strict=True))
+
+    for class_ in (("a.q", "b.q", "c.q", "d.q"), ("e.up", "f.up")):
+        of_class = [errors[name[0]] for name in class_]
+        kept = [found[name].n for name in class_]
+        assert sum(kept) == n * len(class_)
+        least = math.ceil(n / 2)
+        ways = itertools.product(range(least, 8), repeat=len(class_))
+        best = min(lost(way) for way in ways if sum(way) == n * len(class_))
+        assert lost(kept) == pytest.approx(best, rel=1e-9)
+
+
+def test_groups_of_alike_units_are_alike():
+    sizes = dict.fromkeys("abc", 16)
+    found = allocate_groups(sizes, {u: u for u in "abc"}, dict.fromkeys("abc", 0.0), PATTERN)
+    assert set(found.values()) == {PATTERN}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "thanos"},
+        {"method": "magnitude", "allocation_unit": "layer"},
+        {"method": "wanda", "outlier_fraction": 0.1},
+        {"method": "sparsegpt", "allocation_unit": "layer"},
+        {"method": "thanos-plus", "allocation_spread": 0.3},
+    ],
+    ids=lambda options: options["method"],
+)
+@pytest.mark.parametrize("kind", ["owl", "error"])
+def test_mixed_groups_keep_as_much_as_equal_ones(llama, kind, options):
+    model, ids = llama
+    given = {"allocation_spread": 0.12, **options, "allocation": kind}
+    rows = prune(model, ids, pattern=PATTERN, allocation_mixed=True, **given).record["layers"]
+    layers = {
+        name: layer
+        for index, block in enumerate(find_blocks(model).modules)
+        for name, layer in linear_layers(block, f"model.layers.{index}").items()
+    }
+    kept, total = {}, 0
+    for row in rows:
+        groups = (layers[row["layer"]].weight != 0).unflatten(1, (-1, PATTERN.m)).sum(-1)
+        most = groups.amax(1).sort().values  # of every row; outlier rows are dense
+        kept[row["layer"]] = int(most[: len(most) - row["details"]["outlier_rows"]].max())
+        total += int(kept[row["layer"]] * math.prod(row["shape"]))
+    assert total == PATTERN.n * sum(math.prod(row["shape"]) for row in rows)
+    assert len(set(kept.values())) > 1
+    if "allocation_unit" not in options:
+        assert len({(row["block"], kept[row["layer"]]) for row in rows}) == 3
 
 
 @pytest.mark.parametrize("unit", ["block", "layer"])

@@ -237,6 +237,7 @@ def test_speed_and_timing(accelerator, stage, tmp_path):
     "options",
     [
         ("method=thanos-plus", "pattern=2:4"),
+        ("method=thanos-plus", "pattern=4:8", "method.allocation_mixed=true"),
         ("method=thanos-plus", "pattern=0.5"),
         ("method=thanos", "pattern=heads-neurons:0.3", "evaluation.efficiency=true"),
         ("method=thanos", "pattern=0.5", "method.allocation=owl", "evaluation.divergence=true"),

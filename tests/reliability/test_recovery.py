@@ -65,6 +65,15 @@ def test_what_is_trained_has_the_zeros_of_what_was_pruned(command, run, tmp_path
     assert after < before
 
 
+def test_mixed_groups_stay_as_they_are_and_are_not_measured_by_the_mean(run):
+    mixed = ("pattern=4:8", "method.allocation=owl", "method.allocation_mixed=true")
+    out = run("out", *mixed, "method.allocation_spread=0.3", "recovery=full")
+    assert len({row["sparsity"] for row in read(out / "pruning.json")["layers"]}) > 1
+    record = read(out / "recovery.json")
+    assert record["sparsity"] == record["sparsity_before"] == 0.5
+    assert record["overfull_groups"] is None
+
+
 def test_the_dense_model_can_be_trained_alike(run, model_folder):
     out = run("out", "method=dense", "recovery=full")
     record = read(out / "recovery.json")

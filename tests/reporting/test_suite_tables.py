@@ -59,6 +59,20 @@ def test_the_paper_suite_is_shown_with_its_gaps(
         assert to_csv(table).count("\n") == 1 + sum(1 for _ in table.rows())
 
 
+@pytest.mark.parametrize(
+    ("pattern", "allocation", "said"),
+    [("4:8", "owl", True), ("4:8", "uniform", False), ("unstructured:0.5", "error", False)],
+)
+def test_mixed_groups_are_explained(
+    results: ResultsFolder, pattern: str, allocation: str, said: bool
+) -> None:
+    options = {"allocation": allocation, "allocation_mixed": pattern == "4:8"}
+    runs = [results.run("a", pattern), results.run("a", pattern, options=options)]
+    found = results.collect(runs)
+    (table, *_) = comparison_tables(found.results, found.windows)
+    assert ("is mixed: layers keep another n" in to_markdown(table)) == said
+
+
 @pytest.fixture
 def grid_runs(results: ResultsFolder) -> list[Run]:
     runs = [results.run(pattern="dense", method="dense", perplexity=20.0)]

@@ -82,10 +82,11 @@ class MethodConfig:
         correction: share of the way to the dense model's outputs that weights aim at (β)
         mask: folder of another run, whose zeros are removed
         channel_permutation: under n:m deal neurons and channels of heads out to groups anew
-        allocation: of the sparsity over layers, unstructured: uniform, owl or error
+        allocation: of the sparsity over layers, unstructured or mixed n:m: uniform, owl or error
         allocation_spread: λ; owl: densities lie at most so far above and below a common one; error:
             a block whose outputs suffer e times as much is denser by so much
         allocation_unit: whose layers have the same sparsity: block or layer
+        allocation_mixed: under n:m let layers have another n of the same m, as allocated
         reconstruction_steps: to train what is left of a block for the dense model's outputs
         reconstruction_rate: learning rate of the first of these steps; it falls to zero
         reconstruction_batch: windows per step; one batch in eight judges
@@ -110,6 +111,7 @@ class MethodConfig:
     allocation: str = "uniform"
     allocation_spread: float = 0.08
     allocation_unit: str = "block"
+    allocation_mixed: bool = False
     reconstruction_steps: int = 0
     reconstruction_rate: float = 3e-4
     reconstruction_batch: int = 4

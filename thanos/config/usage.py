@@ -72,8 +72,9 @@ class Choices:
 
     @property
     def may_allocate(self) -> bool:
-        """Whether they could: only unstructured layers can have any sparsity."""
-        return isinstance(self.pattern, Unstructured) and not self.masked
+        """Whether they could: unstructured layers any, those of mixed n:m another n."""
+        mixed = self.config.method.allocation_mixed and isinstance(self.pattern, SemiStructured)
+        return (mixed or isinstance(self.pattern, Unstructured)) and not self.masked
 
     @property
     def reconstructs(self) -> bool:
@@ -147,13 +148,21 @@ def _uncalibrated(choices: Choices) -> str:
     return choices.pruning + ("" if choices.method is None else " and layer_errors=false")
 
 
+def _not_allocated(choices: Choices) -> str:
+    if choices.masked:
+        return f"method.mask={choices.config.method.mask}"
+    groups = isinstance(choices.pattern, SemiStructured)
+    return choices.pruning + (" and method.allocation_mixed=false" if groups else "")
+
+
 USES = (
     Use(
         (
             *("pattern", "outlier_fraction", "outlier_score", "precision", "layer_errors"),
             *("method.block_size", "method.damping", "method.refine_steps", "method.metric"),
             *("method.scope", "method.update", "method.order", "method.correction", "method.mask"),
-            *("method.reconstruction_steps", "method.allocation", "method.channel_permutation"),
+            *("method.reconstruction_steps", "method.channel_permutation"),
+            *("method.allocation", "method.allocation_mixed"),
             *("model.rare_experts", "evaluation.efficiency"),
             *("evaluation.serving_prompts", "evaluation.serving_batches"),
         ),
@@ -187,6 +196,11 @@ USES = (
     Use(
         ("method.allocation",),
         lambda choices: choices.pattern is None or choices.may_allocate,
+        _not_allocated,
+    ),
+    Use(
+        ("method.allocation_mixed",),
+        lambda choices: isinstance(choices.pattern, SemiStructured) and not choices.masked,
         lambda choices: (
             f"method.mask={choices.config.method.mask}" if choices.masked else choices.pruning
         ),
@@ -199,7 +213,7 @@ USES = (
         ),
     ),
     Use(
-        ("method.allocation_spread", "method.allocation_unit"),
+        ("method.allocation_spread", "method.allocation_unit", "method.allocation_mixed"),
         lambda choices: choices.allocates,
         lambda choices: f"{choices.pruning} and method.allocation=uniform",
     ),

@@ -5,16 +5,20 @@ than others it stays. By outliers, as OWL does (arXiv 2310.05175), linearly: the
 |W_ij|·‖X_j‖ that are larger than M times their mean. By error, logarithmically: if pruning unit i
 to sparsity s does e_i exp(s/λ) to the hidden states, then the sum over units is smallest, at the
 same mean sparsity, where all terms are equal: s_i = c − λ ln e_i.
+
+A layer loses any number of weights, or, under n:m, has another n of the same m (mixed n:m).
 """
 
+import heapq
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
 from thanos.accelerator import widest
 
-from .patterns import Unstructured, floor_count
+from .patterns import SemiStructured, Unstructured, floor_count
 
 _MEANS = 5.0  # OWL's M
 _LEAST_ERROR = 1e-6  # of the largest: a block that gives nothing has none
@@ -94,3 +98,41 @@ def allocate(
         counts[name] += 1
     # Half a weight more, so that no rounding of p·c·b takes one away.
     return {name: Unstructured((counts[name] + 0.5) / sizes[name]) for name in sizes}
+
+
+def allocate_groups(
+    sizes: Mapping[str, int],
+    unit_of: Mapping[str, str],
+    kept: Mapping[str, float],
+    pattern: SemiStructured,
+) -> dict[str, SemiStructured]:
+    """The n:m pattern of every layer; together they keep exactly n of m weights.
+
+    Units of one size share among themselves, so that whole steps of 1/m sum up to nothing: the
+    next one goes to the unit that is furthest below what it is to keep. That is the smallest sum of
+    errors which steps allow. None keeps less than half of n, and none everything.
+
+    Args:
+        sizes: weights of each layer.
+        unit_of: the unit of each layer, whose layers have the same pattern.
+        kept: by how much each unit is to be denser than others.
+        pattern: n:m.
+    """
+    weights: dict[str, int] = defaultdict(int)
+    for name, size in sizes.items():
+        weights[unit_of[name]] += size
+    alike: dict[int, list[str]] = defaultdict(list)
+    for unit, size in weights.items():
+        alike[size].append(unit)
+    n, m = pattern.n, pattern.m
+    found = dict.fromkeys(weights, -(-n // 2))
+    for units in alike.values():
+        # Least first: what a unit has beyond what it is to keep; of equals the first one.
+        waiting = [(found[unit] / m - kept[unit], at, unit) for at, unit in enumerate(units)]
+        heapq.heapify(waiting)
+        for _ in range(n * len(units) - sum(found[unit] for unit in units)):
+            beyond, at, unit = heapq.heappop(waiting)
+            found[unit] += 1
+            if found[unit] < m - 1:
+                heapq.heappush(waiting, (beyond + 1 / m, at, unit))
+    return {name: SemiStructured(found[unit_of[name]], m) for name in sizes}

@@ -90,6 +90,17 @@ def outlier_note(frame: pd.DataFrame) -> list[str]:
     ]
 
 
+def mixed_note(frame: pd.DataFrame) -> list[str]:
+    """What n:m means where sparsity is allocated over the layers of any model."""
+    allocated = frame.loc[frame["allocation"].fillna("") != "", "pattern"].unique()
+    if not any(pattern_label(text).kind == "n:m" for text in allocated):
+        return []
+    return [
+        "n:m with an allocation is mixed: layers keep another n of the same m each, n in the mean; "
+        "not all of them are n:m tensors for hardware."
+    ]
+
+
 def gap_note(rows: Iterable[Row]) -> list[str]:
     """Explain the dash, where a cell is empty."""
     empty = any(cell.value is None for row in rows for cell in row.cells)

@@ -94,6 +94,7 @@ def main_table(
         *notes.sparsity_note(
             [(key[0], key[2], row) for key, row in zip(keys, rows_out, strict=True)]
         ),
+        *notes.mixed_note(frame),
         *notes.published_note(sources),
         *notes.gap_note(rows_out),
     ]

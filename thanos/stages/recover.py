@@ -138,8 +138,11 @@ def _compared(spec: RecoverySpec, before: Path, after: Path) -> list[LayerZeros]
     Raises:
         RuntimeError: one is filled.
     """
-    pattern = spec.pruning and spec.pruning.pattern
-    group = (pattern.n, pattern.m) if isinstance(pattern, SemiStructured) else None
+    pruning, group = spec.pruning, None
+    if pruning is not None and isinstance(pruning.pattern, SemiStructured):
+        # Of mixed n:m every layer has an n of its own.
+        uniform = pruning.allocation == "uniform"
+        group = (pruning.pattern.n, pruning.pattern.m) if uniform else None
     opened = partial(StreamedBlocks, trust_remote_code=spec.base.trust_remote_code)
     return compare_zeros(opened(before), opened(after), spec.skip, group)
 

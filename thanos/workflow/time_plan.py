@@ -155,7 +155,7 @@ def _pruning(spec: PruningSpec, shapes: Shapes) -> Cost:
             some = min(tokens, _TOKENS_FOR_ERRORS)
             total += _scaled(_forward(some, length, shapes), 4)
             total += Cost(_GRAM * some * _seen(shapes, _squares) * blocks)
-            per_weight, per_product = _SOLVE["none", "unstructured"]
+            per_weight, per_product = _SOLVE["none", kind]
             per_product += _REFINEMENT_PRODUCTS * _STEPS_FOR_ERRORS
             total += _scaled(_solved(shapes, per_weight, per_product), blocks)
         trained = spec.reconstruction_steps * (spec.reconstruction_batch or 0) * length
