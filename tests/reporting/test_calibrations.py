@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from results_folder import ResultsFolder
 
@@ -76,3 +77,22 @@ def test_what_differs_is_said(
         apart = calibrations_apart(frame)
         assert set(apart["model"]) == names
         assert len(apart) == len(frame)
+
+
+def test_a_dense_model_in_a_form_of_its_own_is_there_once(results: ResultsFolder) -> None:
+    """Where no run of that form was calibrated, it would be in columns without anything else."""
+    dense = results.run("a", "dense", "dense", 20.0)
+    runs = [*runs_on(results, windows=24), *runs_on(results, windows=128), dense]
+    frame = results.collect(runs).results
+    rounded = frame[frame["method"] == "dense"].assign(quantization="int8")
+
+    apart = calibrations_apart(pd.concat([frame, rounded]))
+    assert set(apart.loc[apart["quantization"] == "int8", "model"]) == {"a"}
+    assert set(apart.loc[apart["quantization"] == "none", "model"]) == {
+        "a on 24 windows",
+        "a on 128 windows",
+    }
+
+    both = pd.concat([frame, frame[frame["calibration_windows"] != 24].assign(quantization="int8")])
+    apart = calibrations_apart(both)
+    assert set(apart.loc[apart["quantization"] == "int8", "model"]) == {"a on 128 windows"}

@@ -92,7 +92,7 @@ def outlier_note(frame: pd.DataFrame) -> list[str]:
 
 def mixed_note(frame: pd.DataFrame) -> list[str]:
     """What n:m means where sparsity is allocated over the layers of any model."""
-    allocated = frame.loc[frame["allocation"].fillna("") != "", "pattern"].unique()
+    allocated = frame.loc[frame["allocation"] != "", "pattern"].unique()
     if not any(pattern_label(text).kind == "n:m" for text in allocated):
         return []
     return [
