@@ -1,6 +1,6 @@
 """A spec's pruning, carried out on the blocks of a model: by the stage, and by one call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +18,7 @@ from .models import (
     prune_model,
 )
 from .models.dense import refuse
+from .models.given_masks import own_patterns
 from .models.reconstruction import Reconstruction
 from .models.sequential import Statistics
 from .models.source import PrunedBlocks
@@ -150,9 +151,13 @@ def prune_blocks(
         *(spec.outlier_score, spec.correction),
     )
     prune_layer = layer_pruner(spec, place.memory_budget, storage_dtype)
-    patterns = None
-    if spec.allocation != "uniform" and windows is not None and len(done) < len(source.blocks):
-        patterns = allocated(spec, place, dense, windows, device, hidden)
+    masks = _masks(spec, place, source)
+    patterns: Mapping[str, Pattern] | None = None
+    if len(done) < len(source.blocks):
+        if masks is not None:
+            patterns = own_patterns(masks, spec.pattern, spec.skip)
+        elif spec.allocation != "uniform" and windows is not None:
+            patterns = allocated(spec, place, dense, windows, device, hidden)
     return prune_model(
         source,
         windows,
@@ -165,7 +170,7 @@ def prune_blocks(
         data_free=data_free_pruner(spec, needed, storage_dtype),
         order="sublayer" if spec.order == "sublayer" else "block",
         correction=spec.correction > 0,
-        masks=_masks(spec, place, source),
+        masks=masks,
         patterns=patterns,
         units=isinstance(spec.pattern, HeadsAndNeurons),
         permutation=spec.channel_permutation,

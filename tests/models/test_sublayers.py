@@ -12,7 +12,6 @@ from thanos.models.activations import input_groups
 from thanos.models.experts import ExpertMatrix
 from thanos.models.reconstruction import Reconstruction
 from thanos.models.replay import record
-from thanos.models.source import BlocksInMemory
 from thanos.pruning import prune_weight
 
 ROOM = 10**9
@@ -287,23 +286,6 @@ def test_a_mixture_is_corrected_on_the_tokens_that_are_routed(any_mixture, room)
         ]
         C = (inner[1] - inner[0]).T @ inner[0]
         assert torch.allclose(statistics.cross, C, rtol=1e-3, atol=1e-4)
-
-
-def test_a_mask_of_another_run(tiny, windows):
-    other = tiny("llama")
-    prune_model(other, windows, lambda w, s: prune_weight(w, s, "wanda", "2:4"), statistics="gram")
-    zeros = {n: layer.weight == 0 for i in range(3) for n, layer in layers_of(other, i).items()}
-    model = tiny("llama")
-
-    def thanos(weight, statistics, given_mask):
-        return prune_weight(weight, statistics, "thanos", "2:4", given_mask=given_mask)
-
-    prune_model(model, windows, thanos, statistics="gram", masks=BlocksInMemory(other))
-
-    for index in range(3):
-        for name, layer in layers_of(model, index).items():
-            assert torch.equal(layer.weight == 0, zeros[name])
-            assert not torch.equal(layer.weight, layers_of(other, index)[name].weight)
 
 
 def test_a_layer_that_gets_no_input_is_named(tiny, windows):

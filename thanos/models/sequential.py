@@ -20,6 +20,7 @@ from .causality import CausalProbe
 from .context import longest_window
 from .dense import CalledWronglyError, refuse
 from .dense_twin import DenseTwin
+from .given_masks import zeros_of
 from .heap import release_freed
 from .layer import LayerRecord, PruneLayer, share_of_zeros
 from .linear import LinearLayer
@@ -153,10 +154,12 @@ def prune_model(
                     with part("forward"):
                         probe.check(block, device)
                 layers = {} if old else linear_layers(block, name, skip)
-                zeros = {} if masks is None or old else _zeros(masks, index, skip, device)
-                given: dict[str, dict[str, Any]] = {
-                    n: {**told.get(n, {}), **zeros.get(n, {})} for n in layers
-                }
+                given: dict[str, dict[str, Any]] = {n: dict(told.get(n, {})) for n in layers}
+                if masks is not None and not old:
+                    with part("read"):
+                        zeros = zeros_of(masks, index, skip, device)
+                    for layer_name, mask in zeros.items():
+                        given[layer_name]["given_mask"] = mask
                 compared = twin if correction else None
                 states = recording if statistics != "none" else None
                 if wiring is None or not units:
@@ -201,18 +204,6 @@ def _trained(record: LayerRecord, layer: LinearLayer, found: dict[str, Any]) -> 
     """A layer's record after its block was reconstructed."""
     details = {**record.details, **found}
     return replace(record, sparsity=share_of_zeros(layer.weight), details=details)
-
-
-def _zeros(
-    masks: BlockSource, index: int, skip: Collection[str], device: torch.device | str
-) -> dict[str, dict[str, Tensor]]:
-    """Where the weights of a block of a model that was pruned before are zero, by layer name."""
-    with part("read"):
-        block = masks.take(index, device)
-    layers = linear_layers(block, masks.blocks.name_of(index), skip)
-    zeros = {name: {"given_mask": layer.weight == 0} for name, layer in layers.items()}
-    masks.give_back(index, block, ())
-    return zeros
 
 
 def _checked_windows(model: PreTrainedModel, windows: Tensor | None) -> Tensor:

@@ -31,7 +31,7 @@ from .updates import joint_column_update, joint_update
 
 # How far the share of zeros that a given mask makes may be from the pattern's, besides one weight
 # per row: a dense model has some zeros of its own.
-_TOLERATED = 0.01
+TOLERATED = 0.01
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,8 @@ def check_mask(
 ) -> None:
     """Whether a given mask (c, b) has the pattern; rows that it leaves dense count as outliers.
 
+    One without any zero has a pattern of sparsity 0 only.
+
     Raises:
         PruningError: it has not; the message says in what.
     """
@@ -155,13 +157,13 @@ def check_mask(
             "a mask that is given says itself which rows stay dense; leave outlier_fraction out"
         )
     rows = mask[mask.any(1)]
-    if not len(rows):
+    if not len(rows) and pattern.sparsity:
         raise PruningError("the mask removes nothing; name the layer in skip to leave it dense")
     if isinstance(pattern, SemiStructured):
         fits = bool((rows.unflatten(1, (-1, pattern.m)).sum(2) >= pattern.m - pattern.n).all())
     else:
         fits = not isinstance(pattern, Structured) or bool((rows == rows[:1]).all())
-        share, slack = pattern.sparsity, _TOLERATED + 1 / shape[1]
+        share, slack = pattern.sparsity, TOLERATED + 1 / shape[1]
         if isinstance(pattern, HeadsAndNeurons):
             share = pattern.removed(*shape, shape[0], unit) / shape[1]
             fits &= bool((mask[0].view(-1, unit) == mask[0].view(-1, unit)[:, :1]).all())
@@ -171,6 +173,17 @@ def check_mask(
             f"the mask removes {float(mask.float().mean()):.4f} of the weights and does not have "
             f"the pattern {pattern}; give the pattern that it was made for"
         )
+
+
+def pattern_of(mask: Tensor, kind: Unstructured | SemiStructured) -> Unstructured | SemiStructured:
+    """What a given mask (c, b) has of the pattern's kind: its own share, or its own n of m.
+
+    The n is of rows with removals; as large as m where a group of one has none.
+    """
+    if isinstance(kind, Unstructured):
+        return Unstructured(float(mask.float().mean()))
+    removed = mask[mask.any(1)].unflatten(1, (-1, kind.m)).sum(2)
+    return SemiStructured(kind.m - int(removed.min()) if removed.numel() else kind.m, kind.m)
 
 
 def prune_given(W: Tensor, pattern: Pattern, layer: Layer, mask: Tensor) -> Pruned:

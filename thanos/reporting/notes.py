@@ -96,7 +96,7 @@ def mixed_note(frame: pd.DataFrame) -> list[str]:
     if not any(pattern_label(text).kind == "n:m" for text in allocated):
         return []
     return [
-        "n:m with an allocation is mixed: layers keep another n of the same m each, n in the mean; "
+        "n:m with an allocation is mixed: layers may keep another n of the same m, n in the mean; "
         "not all of them are n:m tensors for hardware."
     ]
 
