@@ -1,5 +1,6 @@
 """Sparsities of its own for every layer, by what all of them are like in the dense model."""
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -19,7 +20,10 @@ from .pruning.allocation import (
     kept_for_errors,
     kept_for_outliers,
     outlier_share,
+    unit_sizes,
 )
+
+logger = logging.getLogger(__name__)
 
 # On so many calibration tokens, and so well, layers are pruned to see what that does to a block.
 _TOKENS_FOR_ERRORS, _STEPS_FOR_ERRORS = 4096, 4
@@ -89,9 +93,19 @@ def allocated(
     )
     if hidden is not None:
         hidden.clear()
-    kept = (kept_for_errors if by_error else kept_for_outliers)(measures, spec.allocation_spread)
+    if by_error:
+        kept = kept_for_errors(measures, unit_sizes(sizes, unit_of), spec.allocation_spread)
+    else:
+        kept = kept_for_outliers(measures, spec.allocation_spread)
     if isinstance(spec.pattern, SemiStructured):
-        return allocate_groups(sizes, unit_of, kept, spec.pattern)
+        mixed = allocate_groups(sizes, unit_of, kept, spec.pattern)
+        if set(mixed.values()) == {spec.pattern}:
+            logger.warning(
+                "every layer keeps %s: no %s differs from the others by a step of 1/%d; "
+                "a larger m, allocation_spread or allocation_unit=layer makes a difference",
+                *(spec.pattern, spec.allocation_unit, spec.pattern.m),
+            )
+        return mixed
     return allocate(sizes, unit_of, kept, spec.pattern.sparsity)
 
 

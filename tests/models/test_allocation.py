@@ -18,6 +18,7 @@ from thanos.pruning.allocation import (
     kept_for_errors,
     kept_for_outliers,
     outlier_share,
+    unit_sizes,
 )
 
 PATTERN = SemiStructured(4, 8)
@@ -65,6 +66,21 @@ def test_as_many_weights_are_removed_whatever_the_spread(spread):
         assert removed[name] / size == pytest.approx(0.6 + mean - above[name[0]], abs=1.01 / size)
 
 
+def test_no_weights_of_one_unit_are_better_kept_than_those_of_another():
+    """Of units of several sizes: whatever changes places makes the sum of errors larger."""
+    sizes = {"q": 4000, "k": 1000, "up": 11000, "down": 11000}
+    errors = {"q": 0.3, "k": 0.2, "up": 0.5, "down": 2.0}
+    kept = kept_for_errors(errors, sizes, 0.08)
+    found = allocate(sizes, {name: name for name in sizes}, kept, 0.5)
+    removed = {name: math.floor(found[name].p * size) for name, size in sizes.items()}
+
+    def lost(removed):
+        return sum(errors[n] * math.exp(removed[n] / sizes[n] / 0.08) for n in sizes)
+
+    for more, less in itertools.permutations(sizes, 2):
+        assert lost({**removed, more: removed[more] + 5, less: removed[less] - 5}) > lost(removed)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 7])
 @pytest.mark.parametrize("spread", [0.02, 0.08, 0.3])
 def test_groups_lose_as_little_as_steps_allow(n, spread):
@@ -73,7 +89,8 @@ def test_groups_lose_as_little_as_steps_allow(n, spread):
     units = {name: name[0] for name in ("a.q", "b.q", "c.q", "d.q", "e.up", "f.up", "a.k", "b.k")}
     units |= {"c.k": "c", "d.k": "d"}
     sizes = {name: {"q": 64, "k": 32}.get(name[2:], 160) for name in units}
-    found = allocate_groups(sizes, units, kept_for_errors(errors, spread), SemiStructured(n, 8))
+    kept = kept_for_errors(errors, unit_sizes(sizes, units), spread)
+    found = allocate_groups(sizes, units, kept, SemiStructured(n, 8))
     assert {pattern.m for pattern in found.values()} == {8}
     assert all(found[name] == found[f"{name[0]}.k"] for name in ("a.q", "b.q", "c.q", "d.q"))
 
@@ -127,6 +144,16 @@ def test_mixed_groups_keep_as_much_as_equal_ones(llama, kind, options):
     assert len(set(kept.values())) > 1
     if "allocation_unit" not in options:
         assert len({(row["block"], kept[row["layer"]]) for row in rows}) == 3
+
+
+@pytest.mark.parametrize(("spread", "said"), [(1e-6, True), (0.5, False)])
+def test_one_line_says_that_no_step_was_worth_it(llama, caplog, spread, said):
+    model, ids = llama
+    options = {"allocation": "error", "allocation_mixed": True, "allocation_spread": spread}
+    record = prune(model, ids, method="wanda", pattern=PATTERN, **options).record
+    assert (len({row["sparsity"] for row in record["layers"]}) == 1) == said
+    lines = [line.message for line in caplog.records if "every layer keeps 4:8" in line.message]
+    assert len(lines) == said
 
 
 @pytest.mark.parametrize("unit", ["block", "layer"])
@@ -221,8 +248,9 @@ def test_no_layer_keeps_less_than_half_of_what_all_keep(llama, kind):
 
 
 def test_a_measure_of_nothing_takes_no_part():
-    assert kept_for_errors({"a": 0.0, "b": 0.0}, 0.1) == {"a": 0.0, "b": 0.0}
-    kept = kept_for_errors({"a": 0.0, "b": 1.0, "c": math.e}, 0.1)
+    alike = dict.fromkeys("abc", 1)
+    assert kept_for_errors({"a": 0.0, "b": 0.0}, alike, 0.1) == {"a": 0.0, "b": 0.0}
+    kept = kept_for_errors({"a": 0.0, "b": 1.0, "c": math.e}, alike, 0.1)
     assert kept["c"] - kept["b"] == pytest.approx(0.1)
     assert math.isfinite(kept["a"])
     sizes = dict.fromkeys("abc", 1000)
@@ -268,7 +296,12 @@ def test_the_error_is_that_of_a_blocks_outputs(llama, unit):
     made = prune(copy.deepcopy(model), ids, method="magnitude", pattern=0.5, **options)
     for row in made.record["layers"]:
         first = made.record["layers"][0]
-        expected = 0.03 * math.log(measures[first["layer"]] / measures[row["layer"]])
+        lost = [measures[each["layer"]] for each in (first, row)]
+        if unit == "layer":  # blocks are of one size
+            lost = [
+                e / math.prod(each["shape"]) for e, each in zip(lost, (first, row), strict=True)
+            ]
+        expected = 0.03 * math.log(lost[0] / lost[1])
         rounding = 1.5 * (1 / math.prod(row["shape"]) + 1 / math.prod(first["shape"]))
         assert row["sparsity"] - first["sparsity"] == pytest.approx(expected, abs=rounding)
     assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())

@@ -142,7 +142,9 @@ def _of_pruning(spec: PruningSpec, place: Place) -> Fingerprint:
     if not spec.channel_permutation:
         modules |= {"thanos.models.channels", "thanos.pruning.permutation"}
     if spec.allocation == "uniform":
-        modules |= {"thanos.models.survey", "thanos.pruning.allocation"}
+        modules |= {"thanos.layer_patterns", "thanos.models.survey", "thanos.pruning.allocation"}
+    if spec.mask is None:
+        modules.add("thanos.models.given_masks")
     code = source_hashes("thanos.stages.prune", modules)
     return Fingerprint(code, _versions(*_TENSORS), _model(spec.model, place))
 

@@ -3,8 +3,9 @@
 A unit (a block or a layer) is measured in the dense model, and the measure says how much denser
 than others it stays. By outliers, as OWL does (arXiv 2310.05175), linearly: the share of scores
 |W_ij|·‖X_j‖ that are larger than M times their mean. By error, logarithmically: if pruning unit i
-to sparsity s does e_i exp(s/λ) to the hidden states, then the sum over units is smallest, at the
-same mean sparsity, where all terms are equal: s_i = c − λ ln e_i.
+of w_i weights to sparsity s does e_i exp(s/λ) to the hidden states, then the sum over units is
+smallest, at the same sparsity of all together, where one weight more does the same in each of them:
+s_i = c − λ ln(e_i / w_i).
 
 A layer loses any number of weights, or, under n:m, has another n of the same m (mixed n:m).
 """
@@ -49,15 +50,26 @@ def kept_for_outliers(measures: Mapping[str, float], spread: float) -> dict[str,
     return {unit: (m - low) / ((high - low) or 1.0) * 2 * spread for unit, m in measures.items()}
 
 
-def kept_for_errors(measures: Mapping[str, float], spread: float) -> dict[str, float]:
-    """By how much each unit is denser than one whose error is 1: λ ln e.
+def kept_for_errors(
+    measures: Mapping[str, float], weights: Mapping[str, int], spread: float
+) -> dict[str, float]:
+    """By how much each unit is denser than one whose weights do 1 each: λ ln(e / w).
 
     Args:
-        measures: error of each unit, all at the same sparsity.
+        measures: error e of each unit, all at the same sparsity.
+        weights: of each unit, w.
         spread: λ, the difference of sparsities that makes an error e times as large.
     """
     least = max(measures.values()) * _LEAST_ERROR or 1.0
-    return {unit: spread * math.log(max(e, least)) for unit, e in measures.items()}
+    return {unit: spread * math.log(max(e, least) / weights[unit]) for unit, e in measures.items()}
+
+
+def unit_sizes(sizes: Mapping[str, int], unit_of: Mapping[str, str]) -> dict[str, int]:
+    """Weights of each unit, of those of its layers."""
+    weights: dict[str, int] = defaultdict(int)
+    for name, size in sizes.items():
+        weights[unit_of[name]] += size
+    return dict(weights)
 
 
 def allocate(
@@ -118,9 +130,7 @@ def allocate_groups(
         kept: by how much each unit is to be denser than others.
         pattern: n:m.
     """
-    weights: dict[str, int] = defaultdict(int)
-    for name, size in sizes.items():
-        weights[unit_of[name]] += size
+    weights = unit_sizes(sizes, unit_of)
     alike: dict[int, list[str]] = defaultdict(list)
     for unit, size in weights.items():
         alike[size].append(unit)
