@@ -59,9 +59,11 @@ def allocated(
         layers: Layers, seen: Mapping[str, InputStatistics], outputs: Outputs
     ) -> dict[str, float]:
         units: dict[str, dict[str, LinearLayer]] = {}
+        firsts: dict[tuple[int, str], str] = {}  # of what lies in one parameter, as experts do
         for name, layer in layers.items():
             sizes[name] = layer.shape[0] * layer.shape[1]
-            unit_of[name] = name if by_layer else next(iter(layers))
+            first = firsts.setdefault((id(layer.module), layer.parameter), name)
+            unit_of[name] = first if by_layer else next(iter(layers))
             units.setdefault(unit_of[name], {})[name] = layer
         if by_error:
             before = list(outputs())

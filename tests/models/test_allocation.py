@@ -318,6 +318,14 @@ def test_blocks_of_any_kind_are_tried(tiny, family, unit):
     zeros = sum(size * row["sparsity"] for size, row in zip(sizes, rows, strict=True))
     assert round(zeros) == sum(sizes) // 2
     assert len({round(row["sparsity"], 3) for row in rows}) > 1
+    if family == "mixtral":  # of a block's experts gate and up are one, and so is down
+        experts = [row for row in rows if "experts" in row["layer"]]
+        shares: dict[tuple[int, bool], set[float]] = {}
+        for row in experts:
+            part = (row["block"], "down" in row["layer"])
+            shares.setdefault(part, set()).add(round(row["sparsity"], 2))
+        assert len(shares) == 6
+        assert all(len(each) == 1 for each in shares.values())
 
 
 def test_a_weight_that_is_none_is_named_and_nothing_stays(llama):

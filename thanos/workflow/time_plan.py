@@ -153,7 +153,10 @@ def _pruning(spec: PruningSpec, shapes: Shapes) -> Cost:
             total += _scaled(_forward(tokens, length, shapes), 2)
         elif spec.allocation == "error":
             some = min(tokens, _TOKENS_FOR_ERRORS)
-            total += _scaled(_forward(some, length, shapes), 4)
+            # Experts are tried all at once: gate and up, then down.
+            layers = len(shapes.of_all_tokens) + 2 * bool(shapes.of_experts)
+            tried = layers if spec.allocation_unit == "layer" else 1
+            total += _scaled(_forward(some, length, shapes), 3 + tried)
             total += Cost(_GRAM * some * _seen(shapes, _squares) * blocks)
             per_weight, per_product = _SOLVE["none", kind]
             per_product += _REFINEMENT_PRODUCTS * _STEPS_FOR_ERRORS
