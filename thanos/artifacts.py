@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .content import file_hash
+from .content import file_hash, file_hashes
 from .errors import UserError
 from .untrusted import inside, parse_json
 
@@ -148,13 +148,10 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     Returns:
         Its content.
     """
+    found = [file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST]
     files = {
-        file.relative_to(folder).as_posix(): {
-            "bytes": file.stat().st_size,
-            "sha256": file_hash(file),
-        }
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != MANIFEST
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": digest}
+        for file, digest in file_hashes(sorted(found)).items()
     }
     manifest = {"files": files, **facts}
     write_json(folder / MANIFEST, manifest)
@@ -176,11 +173,17 @@ def verify_manifest(folder: Path, maker: str, *, anew: bool = False) -> dict[str
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder} has no {MANIFEST}: it is not complete; {remedy}")
     manifest = read_json(folder / MANIFEST, sealed=True)
-    for file, size, digest in _listed(folder, manifest, remedy):
+    damage = "is damaged: its content differs from the manifest"
+    listed = _listed(folder, manifest, remedy)
+    for file, size, _ in listed:
         if not file.is_file():
             raise UserError(f"{file} is missing; {remedy}")
-        if file.stat().st_size != size or file_hash(file, anew=anew) != digest:
-            raise UserError(f"{file} is damaged: its content differs from the manifest; {remedy}")
+        if file.stat().st_size != size:
+            raise UserError(f"{file} {damage}; {remedy}")
+    found = file_hashes((file for file, *_ in listed), anew=anew)
+    for file, _, digest in listed:
+        if found[file] != digest:
+            raise UserError(f"{file} {damage}; {remedy}")
     return manifest
 
 

@@ -12,7 +12,10 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+
+from .threads import side_by_side
 
 CACHE_VARIABLE = "THANOS_CACHE"
 # Hashing these takes no longer than looking them up.
@@ -42,6 +45,12 @@ def file_hash(file: Path, *, anew: bool = False) -> str:
     return found
 
 
+def file_hashes(files: Iterable[Path], *, anew: bool = False) -> dict[Path, str]:
+    """The `file_hash` of each of some files, several at a time."""
+    files = list(files)
+    return dict(zip(files, side_by_side(partial(file_hash, anew=anew), files), strict=True))
+
+
 def known_hash(file: Path) -> str | None:
     """The hash of a file if it is remembered, or soon computed; a large one is not read."""
     status = file.stat()
@@ -58,7 +67,8 @@ def remember_moved(file: Path, found: str) -> None:
 
 def folder_hash(folder: Path, files: Iterable[Path]) -> str:
     """The sha256 over the names, relative to `folder`, and contents of some of its files."""
-    return hash_of_hashes({file.relative_to(folder).as_posix(): file_hash(file) for file in files})
+    hashes = file_hashes(files).items()
+    return hash_of_hashes({file.relative_to(folder).as_posix(): found for file, found in hashes})
 
 
 def hash_of_hashes(hashes: Mapping[str, str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from thanos.artifacts import MANIFEST, write_manifest
 from thanos.content import remember_moved
 from thanos.errors import UserError, is_full_disk
+from thanos.threads import side_by_side
 from thanos.untrusted import parse_json
 
 from .location import weight_files
@@ -50,9 +51,13 @@ def copy_checkpoint(
     files = weight_files(source)
     with _full_disk_advice(folder):
         stored = stored_tensors(files)
-        for file in files:  # not in a second file that holds a tensor, which nobody reads
+
+        def copy(file: Path) -> None:
+            # Not in a second file that holds a tensor, which nobody reads.
             own = {n: t for n, t in pruned.items() if n not in stored or stored[n].file == file}
             copy_with(file, own, folder / file.name, resized=configuration is not None)
+
+        side_by_side(copy, files)
         if len(files) > 1:
             index = source / INDEX
             if index.is_file() and configuration is None:
