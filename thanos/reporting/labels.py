@@ -28,6 +28,7 @@ _OPTION_TEXTS = {
     "correction": "β={:g}",
     "channel_permutation": "permuted",
     "allocation": "{} allocation",
+    "allocation_unit": "per {}",
     "reconstruction_steps": "reconstruct {:g}",
 }
 VARIANT_COLUMNS = tuple(_OPTION_TEXTS)
@@ -140,6 +141,6 @@ def method_rank(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _is_off(value: Any) -> bool:
     """Whether a variant option has its neutral value (NaN: the run has no such option)."""
-    if value is None or value in ("", 0, "exact"):
+    if value is None or value in ("", 0, "exact", "block"):
         return True
     return isinstance(value, float) and math.isnan(value)

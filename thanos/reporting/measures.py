@@ -156,6 +156,7 @@ def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
     neutral = {
         **{"outlier_fraction": 0.0, "outlier_score": "exact", "refine_steps": 0.0},
         **{"order": "", "correction": 0.0, "channel_permutation": 0.0, "allocation": ""},
+        **{"allocation_unit": "block"},
         **{"reconstruction_steps": 0.0},
     }
     filled = {
