@@ -120,7 +120,7 @@ def test_groups_of_alike_units_are_alike():
         {"method": "magnitude", "allocation_unit": "layer"},
         {"method": "wanda", "outlier_fraction": 0.1},
         {"method": "sparsegpt", "allocation_unit": "layer"},
-        {"method": "thanos-plus", "allocation_spread": 0.3},
+        {"method": "thanos-plus", "allocation_unit": "block", "allocation_spread": 0.3},
     ],
     ids=lambda options: options["method"],
 )
@@ -142,7 +142,7 @@ def test_mixed_groups_keep_as_much_as_equal_ones(llama, kind, options):
         total += int(kept[row["layer"]] * math.prod(row["shape"]))
     assert total == PATTERN.n * sum(math.prod(row["shape"]) for row in rows)
     assert len(set(kept.values())) > 1
-    if "allocation_unit" not in options:
+    if options.get("allocation_unit") != "layer":
         assert len({(row["block"], kept[row["layer"]]) for row in rows}) == 3
 
 
