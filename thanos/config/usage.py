@@ -148,11 +148,13 @@ def _uncalibrated(choices: Choices) -> str:
     return choices.pruning + ("" if choices.method is None else " and layer_errors=false")
 
 
+def _mask_or_pruning(choices: Choices) -> str:
+    return f"method.mask={choices.config.method.mask}" if choices.masked else choices.pruning
+
+
 def _not_allocated(choices: Choices) -> str:
-    if choices.masked:
-        return f"method.mask={choices.config.method.mask}"
-    groups = isinstance(choices.pattern, SemiStructured)
-    return choices.pruning + (" and method.allocation_mixed=false" if groups else "")
+    mixed = isinstance(choices.pattern, SemiStructured) and not choices.masked
+    return _mask_or_pruning(choices) + (" and method.allocation_mixed=false" if mixed else "")
 
 
 USES = (
@@ -201,16 +203,12 @@ USES = (
     Use(
         ("method.allocation_mixed",),
         lambda choices: isinstance(choices.pattern, SemiStructured) and not choices.masked,
-        lambda choices: (
-            f"method.mask={choices.config.method.mask}" if choices.masked else choices.pruning
-        ),
+        _mask_or_pruning,
     ),
     Use(
         ("method.channel_permutation",),
         lambda choices: choices.pattern is None or choices.may_permute,
-        lambda choices: (
-            f"method.mask={choices.config.method.mask}" if choices.masked else choices.pruning
-        ),
+        _mask_or_pruning,
     ),
     Use(
         ("method.allocation_spread", "method.allocation_unit", "method.allocation_mixed"),
