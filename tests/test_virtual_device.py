@@ -95,6 +95,16 @@ def test_what_it_need_not_wait_for_is_not(waits, x):
     assert not waits
 
 
+def test_what_is_computed_is_counted_and_views_are_not(virtual, x):
+    virtual.operations.clear()
+    y = x.T[1:, ::2].unsqueeze(0).view(2, 1, 2).unbind()[0].expand(3, 2)
+    assert not virtual.operations
+    y = torch.mm(x.T, x, out=x.new_empty(3, 3)).add_(1)
+    y.max(dim=0)
+    found = {name.removeprefix("aten::"): n for name, n in virtual.operations.items()}
+    assert found == {"mm": 1, "add_": 1, "max": 1}
+
+
 def test_a_wait_is_blamed_on_the_programs_line(waits, x):
     from thanos.pruning.selection import smallest_per_row
 

@@ -3,8 +3,8 @@
 `vdev:0` is a backend of torch written in Python. A tensor on it holds a tensor on the host; every
 operation is carried out on what its operands hold; and what an accelerator refuses is refused:
 operands of two devices, a device that does not exist, more memory than there is. What a program
-has to wait for is counted: values and tensors that are read back, results whose size the host must
-know, synchronisations.
+asks for is counted, each of it some microseconds of the host's; and what it has to wait for: values
+and tensors that are read back, results whose size the host must know, synchronisations.
 
 It is a backend and no mode, so that threads, hooks and libraries need to know nothing of it. torch
 keeps it until the process ends, but it is available only where `attached` says so.
@@ -129,6 +129,8 @@ def _run(function, args, kwargs):
     if host.get("device") is not None:
         lands = _is_ours(torch.device(host["device"]))
         host["device"] = torch.device("cpu") if lands else host["device"]
+    if ours and not _computes_nothing(function):
+        operations[name] += 1
     if ours and _waits(name, args, kwargs):
         _count(name)
     host = {key: _mapped(_held, value) for key, value in host.items()}
@@ -204,6 +206,14 @@ def _waits(name: str, args, kwargs) -> bool:
     return name in _WAITED_FOR
 
 
+def _computes_nothing(function) -> bool:
+    """Whether what comes back is another look at an operand, or memory with nothing in it."""
+    looks = [result.alias_info for result in function._schema.returns]
+    only_looks = all(alias is not None and not alias.is_write for alias in looks)
+    return only_looks or "empty" in function._schema.name
+
+
+operations: Counter[str] = Counter()  # what the device was asked to compute or copy, by name
 waits: Counter[str] = Counter()  # by operation and the program's line that asks for it
 
 
@@ -304,6 +314,7 @@ torch._C._accelerator_emptyCache = lambda: None
 def attached(total_memory: int = 2**40) -> Iterator[torch.device]:
     """The device, with that many bytes of memory, for as long as the context lasts."""
     waits.clear()
+    operations.clear()
     memory.total, memory.peak, module.available = total_memory, memory.allocated, True
     try:
         yield DEVICE

@@ -96,7 +96,7 @@ CHANGES = [
         f"{UNUSED}def solve_masked(",
         {"thanos"},
     ),
-    ("pruning/sequential.py", "Et[j], alpha=-1)", "Et[j], alpha=1)", {"sparsegpt"}),
+    ("pruning/sequential.py", "error, alpha=-1)", "error, alpha=1)", {"sparsegpt"}),
     (
         "pruning/factorization.py",
         "def cholesky_damped(",

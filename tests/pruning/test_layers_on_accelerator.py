@@ -12,7 +12,9 @@ import torch
 
 from thanos.pruning import Alternation, InputStatistics, prune_weight
 from thanos.pruning.conjugate_gradient import solve_masked
+from thanos.pruning.factorization import factorize
 from thanos.pruning.selection import smallest_per_group
+from thanos.pruning.sequential import sequential_update
 
 C, B = 40, 64
 METHODS = ("magnitude", "wanda", "sparsegpt", "thanos", "admm")
@@ -121,7 +123,9 @@ def test_a_device_without_float64(virtual, monkeypatch, method):
         assert result.relative_error == pytest.approx(reference.relative_error, rel=1e-5)
 
 
-def test_convergence_is_looked_at_every_eighth_iteration(virtual):
+@pytest.fixture
+def systems(virtual):
+    """A matrix, right sides and supports."""
     generator = torch.Generator().manual_seed(0)
     A = torch.randn(64, 64, generator=generator)
     A = A @ A.T + torch.eye(64)
@@ -129,10 +133,28 @@ def test_convergence_is_looked_at_every_eighth_iteration(virtual):
         torch.randn(C, 64, generator=generator),
         torch.rand(C, 64, generator=generator) < 0.5,
     )
-    given = [x.to(virtual.DEVICE) for x in (A, rhs, mask)]
+    return [x.to(virtual.DEVICE) for x in (A, rhs, mask)]
+
+
+def test_convergence_is_looked_at_every_eighth_iteration(virtual, systems):
     virtual.waits.clear()
-    solve_masked(*given, tolerance=0.0, max_iterations=40)
+    solve_masked(*systems, tolerance=0.0, max_iterations=40)
     assert sum(virtual.waits.values()) == 40 // 8 + 1
+
+
+def test_an_iteration_and_a_column_ask_for_a_few_operations(virtual, systems):
+    counted = []
+    for iterations in (1, 7):  # no look between them
+        virtual.operations.clear()
+        solve_masked(*systems, tolerance=0.0, max_iterations=iterations)
+        counted.append(sum(virtual.operations.values()))
+    assert counted[1] - counted[0] == 6 * 17
+    A, W, mask = systems
+    factor = factorize(A, 0.01, torch.float32)
+    virtual.operations.clear()
+    sequential_update(W, factor, 0, 64, mask)
+    # For each of 64 columns two, less one in every 8; for each 8 their shares and a product.
+    assert sum(virtual.operations.values()) <= 2 * 64 - 8 + 2 * 8 + 8
 
 
 @pytest.mark.parametrize(

@@ -46,15 +46,16 @@ def solve_masked(
     R = rhs * scaling * support
     P = R.clone()
     Y = torch.zeros_like(R)
-    rr = _squared_norms(R)
-    target = rr * tolerance**2
-    tiny = torch.finfo(A.dtype).tiny
+    # No square of a norm is smaller, so that all can be divided by.
+    tiny = torch.full((), torch.finfo(A.dtype).tiny, dtype=A.dtype, device=A.device)
+    rr = _squared_norms(R, tiny)
+    target = (rr * tolerance**2).maximum(2 * tiny)
     flatness = len(A) * torch.finfo(A.dtype).eps
     there = is_accelerator(A.device)
     check_every = _CHECK_EVERY_ON_ACCELERATOR if there else _CHECK_EVERY
 
     result = torch.zeros_like(R)
-    converged = torch.zeros(len(R), dtype=torch.bool, device=R.device)
+    converged = torch.zeros((len(R), 1), dtype=torch.bool, device=R.device)
     active = torch.arange(len(R), device=R.device)
     iteration = 0
     while True:
@@ -67,26 +68,29 @@ def solve_masked(
                 break
             if finished * 4 >= len(done) and not there:
                 converged[active] = done
-                result[active[done]] = Y[done]
-                keep = ~done
+                keep = ~done.squeeze(1)
+                result[active[~keep]] = Y[~keep]
                 active, target, rr, done = active[keep], target[keep], rr[keep], done[keep]
                 Y, R, P, support = Y[keep], R[keep], P[keep], support[keep]
         AP = (P @ A).mul_(support)
-        curvature = torch.linalg.vecdot(P, AP)
+        curvature = (P * AP).sum(1, keepdim=True)
         # A row that is done stays as it is, so that it does not depend on which rows it is solved
         # with. Along a direction without curvature (a singular A, nothing but rounding left) no
         # step is meaningful: dividing by almost zero would throw the row far away.
-        still = done | (curvature <= flatness * _squared_norms(P))
-        step = torch.where(still, 0, rr / curvature.clamp_min(tiny))
-        Y.addcmul_(P, step[:, None])
-        R.addcmul_(AP, step[:, None], value=-1)
-        rr_next = _squared_norms(R)
-        P.mul_((rr_next / rr.clamp_min(tiny))[:, None]).add_(R)
-        rr = rr_next
+        still = (curvature <= _squared_norms(P, tiny, flatness)).logical_or_(done)
+        step = rr / curvature.masked_fill_(still, float("inf"))
+        Y.addcmul_(P, step)
+        R.addcmul_(AP, step, value=-1)
+        rr, before = _squared_norms(R, tiny), rr
+        torch.addcmul(R, P, rr / before, out=P)
         iteration += 1
-    return Solution(result.mul_(scaling), converged, finished == len(done))
+    return Solution(result.mul_(scaling), converged.squeeze(1), finished == len(done))
 
 
-def _squared_norms(rows: Tensor) -> Tensor:
-    """Of every row; in one pass, where a product of rows with themselves takes a temporary."""
-    return torch.linalg.vector_norm(rows, dim=1).square_()
+def _squared_norms(rows: Tensor, tiny: Tensor, times: float = 1.0) -> Tensor:
+    """tiny + times · ‖row‖² of every row, (c, 1).
+
+    A product of rows with themselves takes a temporary, their norm takes none.
+    """
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return torch.addcmul(tiny, norms, norms, value=times)

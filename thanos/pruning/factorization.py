@@ -6,13 +6,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thanos.accelerator import is_accelerator
+
 from .errors import PruningError
 
 ESCALATIONS = 3  # times λ is multiplied by 10 before giving up
 
-# Columns factorised at a time, and columns of U multiplied at a time to skip its zeros.
+# Columns factorised at a time, and columns of U multiplied at a time to skip its zeros: more on an
+# accelerator, where asking for a product takes longer than multiplying some zeros.
 _PANEL = 128
 _STRIP = 256
+_STRIP_ON_ACCELERATOR = 1024
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ def _invert_upper_factor(H: Tensor) -> bool:
     """
     b = len(H)
     failures = []
+    strip = _STRIP_ON_ACCELERATOR if is_accelerator(H.device) else _STRIP
     for i in reversed(range(0, b, _PANEL)):
         j = min(b, i + _PANEL)
         # Columns i:j of V, above the diagonal block times V_ijᵀ, from G = V Vᵀ.
@@ -107,10 +112,9 @@ def _invert_upper_factor(H: Tensor) -> bool:
         H[:i, i:j] = H[:i, i:j] @ block.T
         # Row i:j of U = V⁻¹ from U_ii V_i: U = (0 … I … 0).
         row = block @ H[i:j, j:]
-        for k in range(j, b, _STRIP):
-            end = min(b, k + _STRIP)
-            H[i:j, k:end] = row[:, : end - j] @ H[j:end, k:end]
-        H[i:j, j:].neg_()
+        for k in range(j, b, strip):
+            end = min(b, k + strip)
+            H[i:j, k:end].addmm_(row[:, : end - j], H[j:end, k:end], beta=0, alpha=-1)
         H[i:j, i:j] = block
         H[j:, i:j] = 0
     return not bool(torch.stack(failures).any()) and bool(H.diagonal().isfinite().all())

@@ -73,10 +73,11 @@ def _eliminate(
     if j2 - j1 <= group:
         choose(j1, j2)
         removed = Mt[j1:j2] / U.diagonal()[j1:j2, None]
-        for j in range(j1, j2):
-            torch.mul(Wt[j], removed[j - j1], out=Et[j])
-            if j + 1 < j2:
-                Wt[j + 1 : j2].addr_(U[j, j + 1 : j2], Et[j], alpha=-1)
+        columns = zip(Wt[j1:j2], removed, Et[j1:j2], U[j1:j2, j1:j2], strict=True)
+        for j, (column, share, error, row) in enumerate(columns, start=1):
+            torch.mul(column, share, out=error)
+            if j1 + j < j2:
+                Wt[j1 + j : j2].addr_(row[j:], error, alpha=-1)
         return
     groups = -(-(j2 - j1) // group)
     middle = j1 + group * (groups // 2)
