@@ -43,6 +43,7 @@ def test_every_option_of_every_group_composes(group):
         (["calibration.windows=0"], "calibration.windows is 0"),
         (["method.damping=-1"], "method.damping is -1"),
         (["method.correction=-1"], "method.correction is -1"),
+        (["method.label=Wanda"], "method.label 'Wanda' of method thanos is another method's name"),
         (["method.order=layer"], "method.order is 'layer'; expected block, sublayer"),
         (["method=admm", "method.schedule=21"], "schedule 21 must lie between 0 and the 20"),
         (["method=admm", "method.penalty=0"], "penalty 0 must be positive"),

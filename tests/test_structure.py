@@ -47,7 +47,7 @@ ALLOWED = {
     "workflow": {
         *("config", "identity", "artifacts", "command", "content", "data", "errors"),
         "evaluation",
-        *("layout", "models", "opening", "paths", "pruning", "testbed"),
+        *("layout", "models", "opening", "paths", "pruning", "reporting", "testbed"),
     },
     "device": {"accelerator", "errors", "workflow"},
 }

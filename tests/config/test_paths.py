@@ -133,6 +133,7 @@ def test_values_in_suites_are_as_written(mine, tmp_path):
     file = tmp_path / "suite" / "mine.yaml"
     file.write_text(
         "title: 0123\n"
+        "axis: method.damping\n"
         "runs:\n"
         "  - method: thanos\n"
         "    pattern: [2:4, 4:8, 0.50]\n"

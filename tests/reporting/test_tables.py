@@ -1,6 +1,7 @@
 """Tables that can be checked on paper."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from results_folder import ResultsFolder
 from thanos.config import Run
 from thanos.errors import UserError
 from thanos.reporting.ablations import ablation_table
+from thanos.reporting.differences import difference_tables
 from thanos.reporting.grid import Table
 from thanos.reporting.labels import method_label, pattern_label
 from thanos.reporting.measures import Measure
@@ -120,7 +122,8 @@ def test_what_is_not_comparable_is_refused(results: ResultsFolder) -> None:
     long_windows = results.run(method="wanda", seqlen=512)
     with pytest.raises(UserError, match="different window lengths"):
         main_table(results.collect([one, long_windows]).results)
-    again = results.run(block_size=128, label="again")
+    frozen = replace(one.pruning, skip=("lm_head",))
+    again = results.finish(replace(one, evaluation=replace(one.evaluation, model=frozen)), 34.0)
     with pytest.raises(UserError, match="several runs for one seed"):
         main_table(results.collect([one, again]).results)
 
@@ -134,6 +137,23 @@ def test_options_of_the_pass_make_a_row(results: ResultsFolder) -> None:
         "Thanos 50.0% 34.00",
         "Thanos (refine 30) 50.0% **33.00**",
     ]
+
+
+def test_a_method_is_called_by_its_label(results: ResultsFolder) -> None:
+    """Its options make no column, and it stands beside the method that it is made of."""
+    runs = [
+        results.run(perplexity=34.0, label="Thanos"),  # its own name
+        results.run(perplexity=33.0, label="tuned", options={"damping": 0.05}),
+        results.run(perplexity=32.0, label="tuned", options={"damping": 0.05}, alpha=0.1),
+    ]
+    found = results.collect(runs)
+    assert body(main_table(found.results))[1:] == [
+        "Thanos 50.0% 34.00",
+        "tuned 50.0% 33.00",
+        "tuned (α=0.1) 45.0% † 32.00",
+    ]
+    (differences,) = difference_tables(found.results, found.windows)
+    assert [row.labels for row in differences.rows()] == [("tuned",), ("tuned (α=0.1)",)]
 
 
 def test_wide_suites_get_a_table_per_measure(

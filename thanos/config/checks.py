@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ..data.sources import CONTRASTS, SOURCES
 from ..errors import UserError
+from ..identity.inputs import DENSE
 from ..paths import model_folder
-from ..pruning.composition import Alternation
+from ..pruning.composition import METHODS, Alternation
 from ..pruning.composition import compose as compose_method
 from ..pruning.errors import PruningError
 from ..pruning.patterns import parse_pattern
@@ -47,6 +48,12 @@ def checked(config: Config) -> Config:
                 f"{key} {name!r} must be made of letters, digits, '.', '_' and '-', for names of "
                 f"folders are made of it; try {key}={safe or 'mine'}"
             )
+    called = config.method.label.casefold()
+    if called in {*METHODS, DENSE} - {config.method.name}:
+        raise UserError(
+            f"method.label {config.method.label!r} of method {config.method.name} is another "
+            "method's name, and tables would call it so; choose another label"
+        )
     _check_package(config.model)
     _check_source("calibration.source", config.calibration.source, (*SOURCES, *CONTRASTS))
     for corpus in (*config.evaluation.corpora, *config.evaluation.optional_corpora):

@@ -1,7 +1,7 @@
 """A run: a configuration as the specs of what is to be made, the place, and what it is called."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,13 @@ class Run:
     def recovery(self) -> RecoverySpec | None:
         """The model that was trained afterwards, if that is what is evaluated."""
         return self.evaluation.recovery
+
+    def called(self, label: str) -> "Run":
+        """The same run, with another label of its method."""
+        if label == self.columns["label"]:
+            return self
+        columns = {**self.columns, "label": label}
+        return replace(self, columns=columns, overrides=(*self.overrides, f"method.label={label}"))
 
     @cached_property
     def name(self) -> str:

@@ -144,9 +144,10 @@ def sweep_points(rows: pd.DataFrame, axes: Sequence[str], across: Sequence[str])
 def from_no_outliers(pruned: pd.DataFrame) -> pd.DataFrame:
     """The rows, those at α = 0 once per score that ranks the others: each line begins with them."""
     ranked = pruned[pruned["outlier_fraction"] > 0]
-    scores = ranked[["model", "method", "outlier_score"]].drop_duplicates()
+    method = ["model", "method", "label"]
+    scores = ranked[[*method, "outlier_score"]].drop_duplicates()
     start = pruned.drop(index=ranked.index).drop(columns="outlier_score")
-    start = start.merge(scores, how="left", on=["model", "method"])
+    start = start.merge(scores, how="left", on=method)
     return pd.concat([start.fillna({"outlier_score": "exact"}), ranked], ignore_index=True)
 
 

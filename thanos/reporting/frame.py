@@ -26,6 +26,7 @@ COLUMNS = (
     "share_of_dense",  # value over the same model's dense one, measured alike
     "higher_is_better",  # of a task's own metrics, as lm-eval says: 1 or 0
     # of the configuration
+    "label",
     "nominal_sparsity",
     "evaluation",
     "quantization",
@@ -74,7 +75,7 @@ LAYER_COLUMNS = (
 WINDOW_COLUMNS = ("run", "dataset", "window", "loss", *FROM_DENSE)
 _TEXT = {
     *("run", "model", "calibration", "method", "pattern", "metric", "dataset", "source"),
-    *("evaluation", "quantization", "model_path", "calibration_source"),
+    *("label", "evaluation", "quantization", "model_path", "calibration_source"),
     *("mask_metric", "mask_scope", "mask_update", "outlier_score", "layer", "layer_type"),
     *("order", "mask", "allocation", "allocation_unit", "reconstruction_precision", "recovery"),
 }

@@ -12,7 +12,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from thanos.reporting.gap import ROW_KEYS, gaps, key_of
-from thanos.reporting.labels import VARIANT_COLUMNS, method_rank, pattern_label, variant_options
+from thanos.reporting.labels import (
+    VARIANT_COLUMNS,
+    method_rank,
+    own_label,
+    pattern_label,
+    variant_options,
+)
 from thanos.reporting.measures import Measure, over_seeds, records, with_variants
 from thanos.reporting.style import (
     COLUMN_WIDTH,
@@ -85,11 +91,14 @@ def _panel(axes: Axes, title: str, rows: Sequence[dict[Any, Any]]) -> None:
 
 
 def _handles(rows: Sequence[dict[Any, Any]]) -> list[Line2D]:
-    """A method as it is and with options, whichever: the panels name those that close most."""
+    """A method as it is and with options, whichever: the panels name those that close most.
+
+    Those that have a label are called by it alone.
+    """
     looks = {}
     for row in sorted(rows, key=method_rank):
-        plain = look(row, VARIANT_COLUMNS)
-        with_options = replace(look(row), label=f"{plain.label} with options")
-        entry = with_options if variant_options(row) else plain
-        looks[entry.label] = entry
+        name = own_label(row) or look(row, VARIANT_COLUMNS).label
+        if variant_options(row) and not own_label(row):
+            name += " with options"
+        looks[name] = replace(look(row), label=name)
     return [Line2D([], [], label=label, **entry.marks()) for label, entry in looks.items()]

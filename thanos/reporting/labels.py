@@ -31,7 +31,7 @@ _OPTION_TEXTS = {
     "allocation_unit": "per {}",
     "reconstruction_steps": "reconstruct {:g}",
 }
-VARIANT_COLUMNS = tuple(_OPTION_TEXTS)
+VARIANT_COLUMNS = (*_OPTION_TEXTS, "label")
 
 _TO_BLOCK = re.compile(r"^.*?\.\d+\.")
 
@@ -110,9 +110,9 @@ def file_name(*parts: str) -> str:
 
 
 def variant_options(row: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, str]:
-    """The variant columns of `row` that are not neutral, as text, except those in `without`."""
+    """The options of `row` that are not neutral, as text, except those in `without`."""
     options = {}
-    for column in VARIANT_COLUMNS:
+    for column in _OPTION_TEXTS:
         value = row.get(column)
         if column in without or _is_off(value):
             continue
@@ -120,12 +120,19 @@ def variant_options(row: Mapping[str, Any], without: tuple[str, ...] = ()) -> di
     return options
 
 
+def own_label(row: Mapping[str, Any]) -> str:
+    """What `method.label` calls the method of `row`; empty where that is its own name."""
+    label = "" if _is_off(row.get("label")) else str(row["label"])
+    return "" if label.casefold() == str(row["method"]).casefold() else label
+
+
 def method_label(row: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
-    """The method's name with what distinguishes the variant: `Thanos (α=0.1)`.
+    """The method's label, or name, with what distinguishes the variant: `Thanos (α=0.1)`.
 
     `row` holds `method` and the variant columns; those in `without` are not mentioned.
     """
-    name = METHOD_NAMES.get(row["method"], str(row["method"]))
+    label = "" if "label" in without else own_label(row)
+    name = label or METHOD_NAMES.get(row["method"], str(row["method"]))
     options = variant_options(row, without)
     return f"{name} ({', '.join(options.values())})" if options else name
 
@@ -135,8 +142,8 @@ def method_rank(row: Mapping[str, Any]) -> tuple[Any, ...]:
     names = list(METHOD_NAMES)
     method = row["method"]
     place = names.index(method) if method in names else len(names)
-    values = tuple(str(row.get(column)) for column in VARIANT_COLUMNS)
-    return place, str(method), len(variant_options(row)), values
+    values = tuple(str(row.get(column)) for column in _OPTION_TEXTS)
+    return place, str(method), own_label(row), len(variant_options(row)), values
 
 
 def _is_off(value: Any) -> bool:

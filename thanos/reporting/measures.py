@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.special import stdtrit  # the t quantile; scipy.stats would double the start-up time
 
 from thanos.errors import UserError
+from thanos.reporting.cells import CONDITIONS, DENSE_CONDITIONS, REMEDY
 from thanos.reporting.labels import DENSE
 
 CONFIDENCE = 0.95
@@ -39,29 +40,6 @@ _PROTOCOL = {
     "source": "corpora or tasks",
     "add_bos": "values of add_bos",
 }
-# Runs that differ in one of these measured different things: never averaged together.
-_CONDITIONS = (
-    *("calibration", "calibration_source", "calibration_windows"),
-    *("evaluation", "model_path", "block_size", "damping", "refine_steps"),
-    *("iterations", "penalty", "schedule", "order", "correction", "mask"),
-    *("channel_permutation", "allocation", "allocation_spread", "allocation_unit"),
-    *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch"),
-    *(
-        "reconstruction_precision",
-        "mask_metric",
-        "mask_scope",
-        "mask_update",
-        "outlier_fraction",
-        "outlier_score",
-    ),
-    *("context", "source", "quantization", "add_bos"),
-    *("recovery", "recovery_steps", "learning_rate", "distillation"),
-)
-# A dense model has no calibration.
-_DENSE_CONDITIONS = (
-    *("quantization", "model_path", "context", "source", "add_bos"),
-    *("recovery", "recovery_steps", "learning_rate", "distillation"),
-)
 
 
 class Observation(NamedTuple):
@@ -153,6 +131,7 @@ def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
     is one whose weights are quantised for the evaluation: `doc-llama int4`.
     """
     dense = frame["pattern"] == DENSE
+    own_name = frame["label"].str.casefold() == frame["method"].str.casefold()
     neutral = {
         **{"outlier_fraction": 0.0, "outlier_score": "exact", "refine_steps": 0.0},
         **{"order": "", "correction": 0.0, "channel_permutation": 0.0, "allocation": ""},
@@ -167,6 +146,7 @@ def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
         "model": {model: place for place, model in enumerate(frame["model"].unique())},
         "quantization": _COARSENESS,
     }
+    filled["label"] = frame["label"].mask(dense | own_name, "")
     frame = frame.assign(method=frame["method"].mask(dense, DENSE), **filled).sort_values(
         ["model", "recovery", "quantization"],
         kind="stable",
@@ -194,7 +174,7 @@ def over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     for values, group in rows.groupby(list(keys), dropna=False, sort=False):
         dense = (group["pattern"] == DENSE).all()
         if len(group) > 1:
-            _refuse_mixture(group, _DENSE_CONDITIONS if dense else _CONDITIONS)
+            _refuse_mixture(group, DENSE_CONDITIONS if dense else CONDITIONS)
         if dense:  # a dense model has nothing random: repeated runs are one observation
             group = group.drop_duplicates("value")
         if group["seed"].duplicated().any():
@@ -242,5 +222,5 @@ def _refuse_mixture(group: pd.DataFrame, conditions: Sequence[str]) -> None:
         runs = ", ".join(sorted(group["run"].unique())[:4])
         raise UserError(
             f"runs of one table cell or figure point differ in {', '.join(mixed)} ({runs}): "
-            "make that an axis or select runs"
+            f"{REMEDY}"
         )

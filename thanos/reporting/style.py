@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from thanos.reporting.labels import DENSE, method_label, method_rank, variant_options
+from thanos.reporting.labels import DENSE, method_label, method_rank, own_label, variant_options
 
 COLUMN_WIDTH = 3.5  # inches: one column of a two-column paper
 TEXT_SIZE = 7.5
@@ -40,6 +41,8 @@ _DENSE_LINE: dict[str, Any] = {"color": DENSE_COLOUR, "linewidth": 0.9, "linesty
 # By α > 0 and other options.
 _LINES = {(False, False): "-", (True, False): "--", (False, True): "-.", (True, True): ":"}
 _OTHER = ("#CC79A7", "v")
+# Of what is called otherwise than its method: by the label, so that it is the same everywhere.
+_LABELLED = "PXp<>"
 _SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs everywhere
     "font.size": TEXT_SIZE,
@@ -75,7 +78,10 @@ _METADATA: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn: everywhere the same; α > 0 is hollow, other options half filled."""
+    """How a method is drawn: everywhere the same; α > 0 is hollow, other options half filled.
+
+    A label of its own gives it a marker of its own, in its method's colour.
+    """
 
     label: str
     colour: str
@@ -103,6 +109,8 @@ class Look:
 def look(row: Mapping[str, Any], without: tuple[str, ...] = ()) -> Look:
     """The look of a row with `method` and variant columns, those in `without` left aside."""
     colour, marker = _METHODS.get(row["method"], _OTHER)
+    if "label" not in without and (label := own_label(row)):
+        marker = _LABELLED[zlib.crc32(label.encode()) % len(_LABELLED)]
     options = set(variant_options(row, without))
     alpha = "outlier_fraction" in options
     others = bool(options - {"outlier_fraction"})

@@ -92,7 +92,10 @@ def main_table(
         *notes.seed_note(pd.concat(means)),
         *notes.protocol_notes(frame, measures),
         *notes.sparsity_note(
-            [(key[0], key[2], row) for key, row in zip(keys, rows_out, strict=True)]
+            [
+                (key[0], _named(key)["outlier_fraction"], row)
+                for key, row in zip(keys, rows_out, strict=True)
+            ]
         ),
         *notes.mixed_note(frame),
         *notes.published_note(sources),

@@ -140,6 +140,8 @@ def _marks(frame: pd.DataFrame, axes: list[str]) -> str:
     rows = records(with_variants(frame)[list(VARIANT_COLUMNS)].drop_duplicates())
     options = {option for row in rows for option in variant_options(row, drawn)}
     said = ["One colour and marker per method throughout"]
+    if (with_variants(frame)["label"] != "").any():
+        said.append("with a label of its own: another marker")
     if "outlier_fraction" in options:
         said.append("hollow: with outlier rows")
     if options - {"outlier_fraction"}:

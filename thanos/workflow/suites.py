@@ -15,9 +15,12 @@ from typing import Any
 
 from ..config import PLACE_KEYS, Folders, Run, RunBuilder, axis, key_of, resolve, unused_keys
 from ..config.checks import choices_of
+from ..config.columns import METHOD_COLUMNS
 from ..config.grammar import Value, meaning, written
 from ..errors import UserError
 from ..identity.spec import digest
+from ..reporting.cells import refuse_shared_cells
+from ..reporting.labels import own_label
 from .suite_files import read_suite, suite_files
 
 
@@ -97,9 +100,13 @@ def compose_suite(
     varied = {key for block in blocks for key in block}
     if unknown := [key for key in axes if key not in varied]:
         raise UserError(f"suite {name}: axis {unknown[0]!r} is no key of its blocks")
-    title, runs = content.get("title") or name, tuple(composed.runs.values())
+    title, runs = content.get("title") or name, _called_alike(composed.runs.values())
     if not runs:
         raise UserError(f"suite {name}: it has no run; give it a block that is not excluded")
+    try:
+        refuse_shared_cells(((run.name, run.columns) for run in runs), axes)
+    except UserError as error:
+        raise UserError(f"suite {name}: {error}") from error
     kept = tuple(text for text in overrides if key_of(text) not in PLACE_KEYS)
     return Suite(name, title, runs, axes, kept, folders)
 
@@ -149,6 +156,28 @@ def _matches(point: Mapping[str, Value], excluded: Mapping[str, Any]) -> bool:
     )
 
 
+def _called_alike(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """The runs, those of one method by one label: the first that is not its own name, if any is.
+
+    Otherwise the seeds of a row would lie in two, where a block that spells a method out has others
+    than the block that calls it by its label.
+    """
+    runs = tuple(runs)
+    labels: dict[tuple[Any, ...], str] = {}
+    for run in runs:
+        if _is_labelled(run):
+            labels.setdefault(_method_of(run), run.columns["label"])
+    return tuple(run.called(labels.get(_method_of(run), run.columns["label"])) for run in runs)
+
+
+def _is_labelled(run: Run) -> bool:
+    return bool(own_label(run.columns))
+
+
+def _method_of(run: Run) -> tuple[Any, ...]:
+    return tuple(run.columns[column] for column in METHOD_COLUMNS)
+
+
 class _Runs:
     """The runs of a suite as they are composed, and which of the keys given were of use to any.
 
@@ -196,7 +225,10 @@ class _Runs:
         what = digest([run.evaluation.id, {**run.columns, "label": None}])
         first = self.runs.setdefault(what, run)
         if first.latency is None and run.latency is not None:
-            self.runs[what] = replace(first, latency=run.latency)
+            first = replace(first, latency=run.latency)
+        if not _is_labelled(first):
+            first = first.called(run.columns["label"])
+        self.runs[what] = first
 
     def _resolves_without(self, point: Mapping[str, Value], key: str) -> bool:
         others = {other: value for other, value in point.items() if other != key}
