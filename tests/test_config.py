@@ -150,6 +150,13 @@ USELESS = [
         "method thanos with pattern 2:4 and method.allocation=uniform",
     ),
     (["method=dense", "method.allocation_mixed=true"], "method dense"),
+    *(
+        (
+            ["method=thanos-plus", f"pattern={pattern}", "method.allocation_mixed=true"],
+            f"method thanos-plus with pattern {pattern}",
+        )
+        for pattern in ("1:4", "3:4", "1:2", "7:8")
+    ),
     (
         ["method.allocation_spread=0.1"],
         "method thanos with pattern unstructured:0.5 and method.allocation=uniform",

@@ -73,8 +73,14 @@ class Choices:
     @property
     def may_allocate(self) -> bool:
         """Whether they could: unstructured layers any, those of mixed n:m another n."""
-        mixed = self.config.method.allocation_mixed and isinstance(self.pattern, SemiStructured)
-        return (mixed or isinstance(self.pattern, Unstructured)) and not self.masked
+        mixed = self.config.method.allocation_mixed and self.may_mix
+        return mixed or (isinstance(self.pattern, Unstructured) and not self.masked)
+
+    @property
+    def may_mix(self) -> bool:
+        """Whether layers could have another n of the same m: of 1:m and m-1:m there is none."""
+        mixable = isinstance(self.pattern, SemiStructured) and self.pattern.mixes
+        return mixable and not self.masked
 
     @property
     def reconstructs(self) -> bool:
@@ -153,8 +159,8 @@ def _mask_or_pruning(choices: Choices) -> str:
 
 
 def _not_allocated(choices: Choices) -> str:
-    mixed = isinstance(choices.pattern, SemiStructured) and not choices.masked
-    return _mask_or_pruning(choices) + (" and method.allocation_mixed=false" if mixed else "")
+    unmixed = " and method.allocation_mixed=false" if choices.may_mix else ""
+    return _mask_or_pruning(choices) + unmixed
 
 
 USES = (
@@ -202,7 +208,7 @@ USES = (
     ),
     Use(
         ("method.allocation_mixed",),
-        lambda choices: isinstance(choices.pattern, SemiStructured) and not choices.masked,
+        lambda choices: choices.may_mix,
         _mask_or_pruning,
     ),
     Use(

@@ -49,6 +49,11 @@ class SemiStructured:
         """The share of zeros that it asks for."""
         return 1 - self.n / self.m
 
+    @property
+    def mixes(self) -> bool:
+        """Whether some layers can keep less than n, and others as much more without keeping all."""
+        return 1 < self.n < self.m - 1
+
     def __str__(self) -> str:
         return f"{self.n}:{self.m}"
 
