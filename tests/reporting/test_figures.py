@@ -46,6 +46,14 @@ def test_the_main_figure_is_the_same_every_time(
     assert b"<dc:date>" not in again["svg"]
 
 
+def test_a_label_has_a_marker_of_its_own_in_its_methods_colour() -> None:
+    plain, own = (look({"method": "thanos", "label": label}) for label in ("thanos", "tuned"))
+    assert (plain.label, own.label) == ("Thanos", "tuned")
+    assert own.colour == plain.colour
+    assert own.marker != plain.marker
+    assert own == look({"method": "thanos", "label": "tuned"})
+
+
 def test_values_stay_inside_the_axes(demo_runs: list[Run], results: ResultsFolder) -> None:
     for measure in (Measure("perplexity", "docs"), Measure("mean_acc", "zero_shot")):
         figure = main_figure(results.collect(demo_runs).results, measure)

@@ -63,21 +63,39 @@ def test_without_a_dense_model_there_is_no_gap(results: ResultsFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("alpha", "options", "axes", "said"),
+    ("alpha", "label", "options", "axes", "said"),
     [
-        (0.0, {"correction": 0.5}, [], "; half filled: with other options."),
-        (0.1, {}, [], "; hollow: with outlier rows."),
-        (0.1, {}, ["outlier_fraction"], "."),
-        (0.1, {"refine_steps": 5}, ["outlier_fraction"], "; half filled: with other options."),
+        (0.0, "", {"correction": 0.5}, [], "; half filled: with other options."),
+        (0.1, "", {}, [], "; hollow: with outlier rows."),
+        (0.1, "", {}, ["outlier_fraction"], "."),
+        (0.1, "", {"refine_steps": 5}, ["outlier_fraction"], "; half filled: with other options."),
+        (0.0, "tuned", {"damping": 0.1}, [], "; with a label of its own: another marker."),
     ],
 )
 def test_a_caption_says_what_its_markers_mean(
-    results: ResultsFolder, alpha: float, options: dict[str, object], axes: list[str], said: str
+    results: ResultsFolder,
+    alpha: float,
+    label: str,
+    options: dict[str, object],
+    axes: list[str],
+    said: str,
 ) -> None:
     plain = results.run("a", "2:4", "thanos", 3.0)
-    other = results.run("a", "2:4", "thanos", 2.9, alpha=alpha, options=dict(options))
+    given = {"alpha": alpha, "label": label, "options": dict(options)}
+    other = results.run("a", "2:4", "thanos", 2.9, **given)
     frame = results.collect([plain, other]).results
     assert _marks(frame, axes) == f"One colour and marker per method throughout{said}"
+
+
+def test_the_legend_calls_a_method_by_its_label(results: ResultsFolder) -> None:
+    on = {"correction": 0.75}
+    runs = [results.run("a", "dense", "dense", 20.0), results.run("a", "0.5", "thanos", 30.0)]
+    runs.append(results.run("a", "0.5", "thanos", 27.0, options=dict(on)))
+    runs.append(results.run("a", "0.5", "admm", 25.0, label="mine", options=dict(on)))
+    ((_, figure),) = gap_figures(results.collect(runs).results)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["Thanos", "Thanos with options", "mine"]
+    assert figure.axes[0].texts[0].get_text() == "closes most: mine (β=0.75)"
 
 
 def test_what_is_said_of_a_panel_is_above_it_and_on_the_page(results: ResultsFolder) -> None:
