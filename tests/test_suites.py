@@ -194,6 +194,15 @@ def test_a_method_has_one_label_whatever_it_prunes(write):
         ),
         (
             {
+                "runs": [
+                    {"method": "wanda", "model.path": ["testbed/doc-llama", "testbed/doc-opt"]}
+                ],
+                "common": {"model": "hf", "model.name": "mine"},
+            },
+            "differ in model_path: give each model a model.name of its own",
+        ),
+        (
+            {
                 "runs": [{"method": "thanos", "method.damping": [0.1, 0.2], "seed": [0, 1]}],
                 "axis": "method.block_size",
                 "common": {"method.block_size": [32, 64]},

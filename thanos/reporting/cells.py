@@ -26,7 +26,7 @@ DENSE_CONDITIONS = (
     *("quantization", "model_path", "context", "source", "add_bos"),
     *("recovery", "recovery_steps", "learning_rate", "distillation"),
 )
-REMEDY = "give each a method.label of its own, make that an axis or select runs"
+_REMEDY = "give each a method.label of its own, make that an axis or select runs"
 # Besides axes and what tells methods apart: in tables of their own, or in columns.
 _APART = (
     *("model", "pattern", "method", "calibration", "calibration_source", "calibration_windows"),
@@ -68,6 +68,11 @@ def refuse_shared_cells(
                 what = ", ".join(differing) or "nothing that tables tell"
                 raise UserError(
                     f"{other} and {name} would share a cell of a table and differ in {what}: "
-                    f"{REMEDY}"
+                    f"{remedy_of(differing)}"
                 )
         shared.append((name, columns))
+
+
+def remedy_of(differing: Iterable[str]) -> str:
+    """What to do about runs of one cell that differ in some of the `CONDITIONS`."""
+    return "give each model a model.name of its own" if "model_path" in differing else _REMEDY

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import stdtrit  # the t quantile; scipy.stats would double the start-up time
 
 from thanos.errors import UserError
-from thanos.reporting.cells import CONDITIONS, DENSE_CONDITIONS, REMEDY
+from thanos.reporting.cells import CONDITIONS, DENSE_CONDITIONS, remedy_of
 from thanos.reporting.labels import DENSE
 
 CONFIDENCE = 0.95
@@ -222,5 +222,5 @@ def _refuse_mixture(group: pd.DataFrame, conditions: Sequence[str]) -> None:
         runs = ", ".join(sorted(group["run"].unique())[:4])
         raise UserError(
             f"runs of one table cell or figure point differ in {', '.join(mixed)} ({runs}): "
-            f"{REMEDY}"
+            f"{remedy_of(mixed)}"
         )
