@@ -46,11 +46,10 @@ def solve_masked(
     R = rhs * scaling * support
     P = R.clone()
     Y = torch.zeros_like(R)
-    # No square of a norm is smaller, so that all can be divided by.
-    tiny = torch.full((), torch.finfo(A.dtype).tiny, dtype=A.dtype, device=A.device)
-    rr = _squared_norms(R, tiny)
-    target = (rr * tolerance**2).maximum(2 * tiny)
-    flatness = len(A) * torch.finfo(A.dtype).eps
+    least = torch.finfo(A.dtype).tiny
+    rr = _squared_norms(R, least)
+    target = (rr * tolerance**2).clamp_min_(2 * least)
+    flatness, flat = len(A) * torch.finfo(A.dtype).eps, R.new_full((), least)
     there = is_accelerator(A.device)
     check_every = _CHECK_EVERY_ON_ACCELERATOR if there else _CHECK_EVERY
 
@@ -77,20 +76,21 @@ def solve_masked(
         # A row that is done stays as it is, so that it does not depend on which rows it is solved
         # with. Along a direction without curvature (a singular A, nothing but rounding left) no
         # step is meaningful: dividing by almost zero would throw the row far away.
-        still = (curvature <= _squared_norms(P, tiny, flatness)).logical_or_(done)
+        norms = torch.linalg.vector_norm(P, dim=1, keepdim=True)
+        still = curvature <= torch.addcmul(flat, norms, norms, value=flatness)
+        still.logical_or_(done)
         step = rr / curvature.masked_fill_(still, float("inf"))
         Y.addcmul_(P, step)
         R.addcmul_(AP, step, value=-1)
-        rr, before = _squared_norms(R, tiny), rr
-        torch.addcmul(R, P, rr / before, out=P)
+        rr, before = _squared_norms(R, least), rr
+        P.mul_(rr / before).add_(R)
         iteration += 1
     return Solution(result.mul_(scaling), converged.squeeze(1), finished == len(done))
 
 
-def _squared_norms(rows: Tensor, tiny: Tensor, times: float = 1.0) -> Tensor:
-    """tiny + times · ‖row‖² of every row, (c, 1).
+def _squared_norms(rows: Tensor, least: float) -> Tensor:
+    """Of every row, (c, 1), and at least `least`, so that all can be divided by.
 
     A product of rows with themselves takes a temporary, their norm takes none.
     """
-    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return torch.addcmul(tiny, norms, norms, value=times)
+    return torch.linalg.vector_norm(rows, dim=1, keepdim=True).square_().clamp_min_(least)
