@@ -2,11 +2,16 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+import yaml
+
+from thanos.workflow import suite_files
 
 # Two threads more or less change the last bits; the suite runs the same everywhere.
 torch.set_num_threads(1)
@@ -41,6 +46,15 @@ def virtual(accelerator: torch.device) -> ModuleType:
     if _REAL is not None:
         pytest.skip("a real accelerator does not tell what a program waits for")
     return virtual_device
+
+
+@pytest.fixture
+def write_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], int]:
+    """Write the only suite, `mine`."""
+    monkeypatch.setattr(suite_files, "CONF", tmp_path)
+    (tmp_path / "suite").mkdir()
+    file = tmp_path / "suite" / "mine.yaml"
+    return lambda content: file.write_text(yaml.safe_dump(content))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

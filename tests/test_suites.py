@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
-from thanos.config import resolve
 from thanos.errors import UserError
 from thanos.workflow import suite_files
 from thanos.workflow.catalog import Catalog, things_of
@@ -130,115 +128,15 @@ def test_a_note_of_other_options_is_not_believed(noted, tmp_path):
     assert Catalog(["device=cpu"], models_dir=tmp_path, noted=file)._things == {}
 
 
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Write the only suite, `mine`."""
-    monkeypatch.setattr(suite_files, "CONF", tmp_path)
-    (tmp_path / "suite").mkdir()
-    file = tmp_path / "suite" / "mine.yaml"
-    return lambda content: file.write_text(yaml.safe_dump(content))
-
-
 def points(name="mine", **options):
     """Method, pattern and block size of a suite's runs."""
     columns = [run.columns for run in load_suite(name, **options).runs]
     return [(point["method"], point["pattern"], point["block_size"]) for point in columns]
 
 
-def test_what_is_named_in_two_ways_is_one_run(write):
-    """An option that stands for others, and those."""
-    options = {"method.refine_steps": 20, "method.order": ["block", "sublayer"]}
-    options |= {"method.correction": [0, 0.75], "method.damping": 0.01}
-    options |= {"method.channel_permutation": True}
-    write(
-        {
-            "common": {"model": "doc-llama", "calibration": "docstrings", "pattern": "2:4"},
-            "runs": [{"method": "thanos-plus"}, {"method": "admm", **options}],
-        }
-    )
-    runs = load_suite("mine").runs
-    assert [run.columns["label"] for run in runs] == ["thanos-plus", "admm", "admm", "admm"]
-
-
-def test_a_method_has_one_label_whatever_it_prunes(write):
-    """A row of a table has all seeds, also where a block that spells it out has more of them."""
-    options = {"method.refine_steps": 20, "method.order": "sublayer", "method.correction": 0.75}
-    options |= {"method.damping": 0.01, "method.channel_permutation": True}
-    common = {"model": ["doc-llama", "doc-opt"], "calibration": "docstrings", "pattern": "2:4"}
-    spelt = {"method": "admm", **options, "seed": [0, 1, 2]}
-    plain = {"method": "admm", "method.damping": 0.01, "seed": 0}
-    for blocks in ([{"method": "thanos-plus"}, spelt], [spelt, {"method": "thanos-plus"}]):
-        write({"common": common, "runs": [plain, *blocks]})
-        runs = load_suite("mine").runs
-        assert [run.columns["label"] for run in runs] == ["admm"] * 2 + ["thanos-plus"] * 6
-        for run in runs:
-            assert resolve(list(run.overrides)).method.label == run.columns["label"]
-            assert run.name.split("/")[-1].startswith(f"{run.columns['label']}-")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (
-            {"runs": [{"method": "thanos", "method.damping": [0.1, 0.2]}]},
-            "doc-llama/2-4/thanos-.* and doc-llama/2-4/thanos-.* would share a cell of a table "
-            "and differ in damping: give each a method.label of its own, make that an axis or",
-        ),
-        (
-            {"runs": [{"method": "wanda"}, {"method": "wanda", "method.update": "joint"}]},
-            "differ in block_size, damping, mask_update: give each",
-        ),
-        (
-            {"runs": [{"method": "wanda"}, {"method": "wanda", "model.skip": ["[mlp.up_proj]"]}]},
-            "differ in nothing that tables tell: give each",
-        ),
-        (
-            {
-                "runs": [
-                    {"method": "wanda", "model.path": ["testbed/doc-llama", "testbed/doc-opt"]}
-                ],
-                "common": {"model": "hf", "model.name": "mine"},
-            },
-            "differ in model_path: give each model a model.name of its own",
-        ),
-        (
-            {
-                "runs": [{"method": "thanos", "method.damping": [0.1, 0.2], "seed": [0, 1]}],
-                "axis": "method.block_size",
-                "common": {"method.block_size": [32, 64]},
-            },
-            "differ in damping",
-        ),
-        (
-            {"runs": [{"method": ["thanos", "wanda"], "method.label": "mine"}]},
-            "method.label 'mine' is of two methods, thanos and wanda; give each a label of its own",
-        ),
-    ],
-)
-def test_what_would_share_a_cell_is_refused_before_it_is_computed(write, content, message):
-    common = {"model": "doc-llama", "pattern": "2:4", **content.get("common", {})}
-    write({**content, "common": common})
-    with pytest.raises(UserError, match=f"^suite mine: .*{message}"):
-        load_suite("mine")
-
-
-def test_labels_and_axes_keep_apart_what_would_share_a_cell(write):
-    strong = {"method.damping": 0.2, "method.label": "strong"}
-    common = {"model": "doc-llama", "pattern": "2:4", "seed": [0, 1]}
-    write({"common": common, "runs": [{"method": "thanos"}, {"method": "thanos", **strong}]})
-    assert [run.columns["label"] for run in load_suite("mine").runs] == ["thanos"] * 2 + [
-        "strong"
-    ] * 2
-    axes = {"method": "thanos", "method.damping": [0.1, 0.2]}
-    write({"common": common, "runs": [axes], "axis": "method.damping"})
-    assert len(load_suite("mine").runs) == 4
-    write({"common": {**common, "calibration.windows": [8, 16]}, "runs": [{"method": "thanos"}]})
-    assert len(load_suite("mine").runs) == 4  # a column each
-
-
-def test_excluded_points_are_left_out(write):
+def test_excluded_points_are_left_out(write_suite):
     axes = {"method": ["dense", "wanda", "thanos"], "pattern": ["2:4", "4:8"]}
-    write({"runs": [axes], "exclude": [{"method": ["wanda", "magnitude"], "pattern": "4:8"}]})
+    write_suite({"runs": [axes], "exclude": [{"method": ["wanda", "magnitude"], "pattern": "4:8"}]})
     assert points() == [
         ("dense", "dense", None),
         ("wanda", "2:4", None),
@@ -247,36 +145,38 @@ def test_excluded_points_are_left_out(write):
     ]
 
 
-def test_variants_are_named_overrides(write):
+def test_variants_are_named_overrides(write_suite):
     variants = {"small blocks": {"method.block_size": 8}, "4:8": {"pattern": "4:8"}}
-    write({"runs": [{"variant": ["small blocks", "4:8"], "pattern": "2:4"}], "variants": variants})
+    write_suite(
+        {"runs": [{"variant": ["small blocks", "4:8"], "pattern": "2:4"}], "variants": variants}
+    )
     assert points() == [("thanos", "2:4", 8), ("thanos", "4:8", 512)]
     assert points(overrides=["method.block_size=16"]) == [
         ("thanos", "2:4", 16),
         ("thanos", "4:8", 16),
     ]
-    write({"runs": [{"variant": "large"}], "variants": variants})
+    write_suite({"runs": [{"variant": "large"}], "variants": variants})
     with pytest.raises(UserError, match="mine, block 1, axis variant: unknown 'large'; known: 4:8"):
         load_suite("mine")
 
 
-def test_errors_name_suite_and_axis(write):
-    write({"runs": [{"method": "dense"}, {"method": ["thanos", "obs"], "seed": [0, 1]}]})
+def test_errors_name_suite_and_axis(write_suite):
+    write_suite({"runs": [{"method": "dense"}, {"method": ["thanos", "obs"], "seed": [0, 1]}]})
     with pytest.raises(UserError, match="suite mine, block 2, axis method: unknown method 'obs'"):
         load_suite("mine")
-    write({"runs": [{"method": "thanos", "method.blocksize": [8, 16]}]})
+    write_suite({"runs": [{"method": "thanos", "method.blocksize": [8, 16]}]})
     with pytest.raises(UserError, match=r"mine, block 1, axis method.blocksize: unknown key"):
         load_suite("mine")
-    write({"runs": [{"method": "thanos", "pattern": ["2:4", "5:4"]}]})
+    write_suite({"runs": [{"method": "thanos", "pattern": ["2:4", "5:4"]}]})
     with pytest.raises(UserError, match="mine, block 1, axis pattern: pattern '5:4'"):
         load_suite("mine")
-    write({"runs": [{"method": "thanos"}], "axis": "method.damping"})
+    write_suite({"runs": [{"method": "thanos"}], "axis": "method.damping"})
     with pytest.raises(UserError, match=r"suite mine: axis 'method\.damping' is no key of its"):
         load_suite("mine")
-    write({"runs": [{"method": "thanos"}], "axes": []})
+    write_suite({"runs": [{"method": "thanos"}], "axes": []})
     with pytest.raises(UserError, match="suite mine: unknown key 'axes'"):
         load_suite("mine")
-    write(["thanos"])
+    write_suite(["thanos"])
     with pytest.raises(UserError, match="suite mine: expected a mapping"):
         load_suite("mine")
     with pytest.raises(UserError, match="unknown suite 'yours'; known: mine"):
@@ -309,9 +209,9 @@ def test_errors_name_suite_and_axis(write):
         ({"method": "dense", "seed": [0, 1]}, "key 'seed' is not used by method dense"),
     ],
 )
-def test_a_block_with_a_key_that_none_of_its_runs_uses_is_refused(write, block, message):
+def test_a_block_with_a_key_that_none_of_its_runs_uses_is_refused(write_suite, block, message):
     others = {"method": ["dense", "thanos"], "method.damping": 0.1, "seed": 1}
-    write({"runs": [others, block], "variants": {"damped": {"method.damping": 0.1}}})
+    write_suite({"runs": [others, block], "variants": {"damped": {"method.damping": 0.1}}})
     with pytest.raises(UserError, match=f"^suite mine, block 2: {message}.*; leave it out$"):
         load_suite("mine")
 
@@ -321,9 +221,9 @@ def dampings(*overrides):
     return [(point["method"], point["damping"], point["seed"]) for point in columns]
 
 
-def test_an_axis_applies_to_the_methods_that_use_it(write):
+def test_an_axis_applies_to_the_methods_that_use_it(write_suite):
     axes = {"method": ["dense", "wanda", "thanos"], "method.damping": [0.1, 1], "seed": [0, 1]}
-    write({"runs": [axes], "axis": "method.damping"})
+    write_suite({"runs": [axes], "axis": "method.damping"})
     assert dampings() == [
         ("dense", None, 0),  # once, like those of wanda
         ("wanda", None, 0),
@@ -338,9 +238,9 @@ def test_an_axis_applies_to_the_methods_that_use_it(write):
     assert {"method=thanos", "method.damping=1", "seed=1"} <= set(last.overrides)
 
 
-def test_an_override_applies_to_the_runs_that_use_it(write):
+def test_an_override_applies_to_the_runs_that_use_it(write_suite):
     pruned = {"method": "thanos", "method.damping": 0.01}
-    write({"runs": [{"method": "wanda"}, pruned], "axis": "method.damping"})
+    write_suite({"runs": [{"method": "wanda"}, pruned], "axis": "method.damping"})
     assert dampings("method.damping=0.1,1") == [
         ("wanda", None, 0),
         ("thanos", 0.1, 0),
@@ -349,16 +249,16 @@ def test_an_override_applies_to_the_runs_that_use_it(write):
     message = "^suite mine: key 'evaluation.path' is not used by evaluation testbed; leave it out$"
     with pytest.raises(UserError, match=message):
         load_suite("mine", ["evaluation.path=README.md"])
-    write({"runs": [{"method": "wanda"}], "common": {"method.damping": 0.1}})
+    write_suite({"runs": [{"method": "wanda"}], "common": {"method.damping": 0.1}})
     with pytest.raises(
         UserError, match=r"^suite mine: key 'method\.damping' is not used by method"
     ):
         load_suite("mine")
 
 
-def test_a_file_belongs_to_the_sources_that_read_it(write, tmp_path):
+def test_a_file_belongs_to_the_sources_that_read_it(write_suite, tmp_path):
     (tmp_path / "a.txt").write_text("text")
-    write({"runs": [{"calibration": ["docstrings", "text"]}]})
+    write_suite({"runs": [{"calibration": ["docstrings", "text"]}]})
     runs = load_suite("mine", [f"calibration.path={tmp_path / 'a.txt'}"]).runs
     paths = [run.pruning.calibration.text.path for run in runs]
     assert paths == [None, str(tmp_path / "a.txt")]
@@ -416,7 +316,7 @@ def test_the_real_suite_has_twenty_runs_of_one_model():
         ({"runs": [{"method": "dense"}], "exclude": [{"method": "dense"}]}, "it has no run"),
     ],
 )
-def test_a_suite_without_runs_or_axes_that_are_none(write, content, said):
-    write(content)
+def test_a_suite_without_runs_or_axes_that_are_none(write_suite, content, said):
+    write_suite(content)
     with pytest.raises(UserError, match=f"^suite mine(, |: ){said}"):
         load_suite("mine")

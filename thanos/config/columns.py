@@ -6,15 +6,6 @@ from ..identity import PruningSpec, RecoverySpec
 from ..identity.inputs import DENSE
 from .schema import Config
 
-# Whether two runs prune by the same method, whatever they prune and from what.
-METHOD_COLUMNS = (
-    *("method", "pattern", "outlier_fraction", "outlier_score", "block_size", "damping"),
-    *("refine_steps", "iterations", "penalty", "schedule", "order", "correction"),
-    *("channel_permutation", "allocation", "allocation_spread", "allocation_unit"),
-    *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch"),
-    *("reconstruction_precision", "mask_metric", "mask_scope", "mask_update"),
-)
-
 
 def columns_of(
     config: Config, pruning: PruningSpec | None, recovery: RecoverySpec | None

@@ -49,7 +49,7 @@ def solve_masked(
     least = torch.finfo(A.dtype).tiny
     rr = _squared_norms(R, least)
     target = (rr * tolerance**2).clamp_min_(2 * least)
-    flatness, flat = len(A) * torch.finfo(A.dtype).eps, R.new_full((), least)
+    flatness, floor = len(A) * torch.finfo(A.dtype).eps, R.new_full((), least)
     there = is_accelerator(A.device)
     check_every = _CHECK_EVERY_ON_ACCELERATOR if there else _CHECK_EVERY
 
@@ -77,7 +77,7 @@ def solve_masked(
         # with. Along a direction without curvature (a singular A, nothing but rounding left) no
         # step is meaningful: dividing by almost zero would throw the row far away.
         norms = torch.linalg.vector_norm(P, dim=1, keepdim=True)
-        still = curvature <= torch.addcmul(flat, norms, norms, value=flatness)
+        still = curvature <= torch.addcmul(floor, norms, norms, value=flatness)
         still.logical_or_(done)
         step = rr / curvature.masked_fill_(still, float("inf"))
         Y.addcmul_(P, step)

@@ -10,15 +10,19 @@ from typing import Any
 from thanos.errors import UserError
 from thanos.reporting.labels import DENSE, VARIANT_COLUMNS, column_of, own_label
 
+# Besides its name and the pattern: what makes a method the same, whatever it prunes and from what.
+METHOD_OPTIONS = (
+    *("outlier_fraction", "outlier_score", "block_size", "damping", "refine_steps"),
+    *("iterations", "penalty", "schedule", "order", "correction", "channel_permutation"),
+    *("allocation", "allocation_spread", "allocation_unit"),
+    *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch"),
+    *("reconstruction_precision", "mask_metric", "mask_scope", "mask_update"),
+)
 # Runs that differ in one of these measured different things: never averaged together.
 CONDITIONS = (
     *("calibration", "calibration_source", "calibration_windows"),
-    *("evaluation", "model_path", "block_size", "damping", "refine_steps"),
-    *("iterations", "penalty", "schedule", "order", "correction", "mask"),
-    *("channel_permutation", "allocation", "allocation_spread", "allocation_unit"),
-    *("reconstruction_steps", "reconstruction_rate", "reconstruction_batch"),
-    *("reconstruction_precision", "mask_metric", "mask_scope", "mask_update"),
-    *("outlier_fraction", "outlier_score", "context", "source", "quantization", "add_bos"),
+    *("evaluation", "model_path", *METHOD_OPTIONS, "mask"),
+    *("context", "source", "quantization", "add_bos"),
     *("recovery", "recovery_steps", "learning_rate", "distillation"),
 )
 # A dense model has no calibration.

@@ -10,7 +10,7 @@ from scipy.special import stdtrit  # the t quantile; scipy.stats would double th
 
 from thanos.errors import UserError
 from thanos.reporting.cells import CONDITIONS, DENSE_CONDITIONS, remedy_of
-from thanos.reporting.labels import DENSE
+from thanos.reporting.labels import DENSE, own_label
 
 CONFIDENCE = 0.95
 _TITLES = {
@@ -131,7 +131,6 @@ def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
     is one whose weights are quantised for the evaluation: `doc-llama int4`.
     """
     dense = frame["pattern"] == DENSE
-    own_name = frame["label"].str.casefold() == frame["method"].str.casefold()
     neutral = {
         **{"outlier_fraction": 0.0, "outlier_score": "exact", "refine_steps": 0.0},
         **{"order": "", "correction": 0.0, "channel_permutation": 0.0, "allocation": ""},
@@ -146,7 +145,8 @@ def with_variants(frame: pd.DataFrame) -> pd.DataFrame:
         "model": {model: place for place, model in enumerate(frame["model"].unique())},
         "quantization": _COARSENESS,
     }
-    filled["label"] = frame["label"].mask(dense | own_name, "")
+    labels = [own_label(row) for row in records(frame[["label", "method"]])]
+    filled["label"] = pd.Series(labels, frame.index, dtype="str").mask(dense, "")
     frame = frame.assign(method=frame["method"].mask(dense, DENSE), **filled).sort_values(
         ["model", "recovery", "quantization"],
         kind="stable",

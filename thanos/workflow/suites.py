@@ -15,11 +15,10 @@ from typing import Any
 
 from ..config import PLACE_KEYS, Folders, Run, RunBuilder, axis, key_of, resolve, unused_keys
 from ..config.checks import choices_of
-from ..config.columns import METHOD_COLUMNS
 from ..config.grammar import Value, meaning, written
 from ..errors import UserError
 from ..identity.spec import digest
-from ..reporting.cells import refuse_shared_cells
+from ..reporting.cells import METHOD_OPTIONS, refuse_shared_cells
 from ..reporting.labels import own_label
 from .suite_files import read_suite, suite_files
 
@@ -175,7 +174,7 @@ def _is_labelled(run: Run) -> bool:
 
 
 def _method_of(run: Run) -> tuple[Any, ...]:
-    return tuple(run.columns[column] for column in METHOD_COLUMNS)
+    return tuple(run.columns[column] for column in ("method", "pattern", *METHOD_OPTIONS))
 
 
 class _Runs:
